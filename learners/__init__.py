@@ -1,0 +1,1 @@
+"""The online learner: pure Python, numpy, numba and River; no Kafka, no web, no clock."""

@@ -1,0 +1,171 @@
+"""What every part of the learner agrees on: kinds of events, batches, queries, configuration."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "CLICK",
+    "ERASURE",
+    "IMPRESSION",
+    "ITEM",
+    "KINDS",
+    "PURCHASE",
+    "Batch",
+    "CatalogueEntry",
+    "EngineConfig",
+    "Interactions",
+    "Query",
+    "Recommendation",
+    "Source",
+    "UserView",
+]
+
+CLICK, PURCHASE, IMPRESSION, ITEM, ERASURE = range(5)
+KINDS = ("click", "purchase", "impression", "item", "erasure")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How the engine learns; everything that shapes its state, so it is part of the checkpoint.
+
+    Half-lives and gaps are in seconds of event time. Capacities bound memory: arrays are reserved
+    at these sizes and the system backs them with memory only as they fill.
+    """
+
+    seed: int = 1
+    users: int = 1_000_000
+    items: int = 200_000
+    sessions: int = 262_144
+    history_length: int = 32
+    session_gap_seconds: float = 1800.0
+    dedupe_events: int = 262_144
+    evaluate_one_in: int = 16
+    candidates: int = 100
+    hidden_units: int = 16
+    neighbours: int = 150
+    neighbour_sessions: int = 300
+    neighbour_half_life_seconds: float = 30 * 86400.0
+    transition_half_lives_seconds: tuple[float, float] = (30 * 86400.0, 3 * 86400.0)
+    transition_slots: int = 64
+    popularity_half_lives_seconds: tuple[float, float, float, float] = (
+        3600.0,
+        6 * 3600.0,
+        2 * 86400.0,
+        14 * 86400.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """What an `item` event says of an item; `None` leaves a field as it was."""
+
+    category: str | None = None
+    price: float | None = None
+    title: str | None = None
+    created: float | None = None
+    available: bool | None = None
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Valid events in the order in which they are learnt, as columns of the same length n.
+
+    Strings that do not apply are empty. `log` numbers the partition (an index into `logs`) that
+    each event came from; `positions` and `watermarks` say, per log, the next offset and the
+    running maximum of record times *after* this batch, rejected records included.
+    """
+
+    kind: NDArray[np.uint8]
+    user: Sequence[str]
+    item: Sequence[str]
+    session: Sequence[str]
+    timestamp: NDArray[np.float64]  # event time, seconds UTC
+    event_hash: NDArray[np.uint64]  # xxh3_64 of event_id
+    value: NDArray[np.float64]  # price x quantity of a purchase, else 0
+    log: NDArray[np.int32]
+    logs: Sequence[str]  # e.g. "everlearn.clicks/0"
+    catalogue: Mapping[int, CatalogueEntry] = field(default_factory=dict)  # by place in the batch
+    positions: Mapping[str, int] = field(default_factory=dict)
+    watermarks: Mapping[str, float] = field(default_factory=dict)  # seconds UTC
+    rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> count
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """One item of an answer; `sources` tells each source's part (0 to 1 of its best score)."""
+
+    item: str
+    score: float
+    sources: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class UserView:
+    """What the engine holds of a user; `events` are (item, kind, seconds UTC), oldest first."""
+
+    user: str
+    events: Sequence[tuple[str, str, float]]
+    total_events: int
+    session_length: int
+
+
+class Interactions(NamedTuple):
+    """Clicks and purchases in learning order, as rows: what a source learns from.
+
+    `context[i]` holds the rows of the items before event i in its session, most recent first,
+    padded with -1; `session[i]` is the row of the session in the store of recent sessions.
+    """
+
+    item: NDArray[np.int32]  # (n,)
+    kind: NDArray[np.uint8]  # (n,)
+    time: NDArray[np.float64]  # (n,) seconds
+    session: NDArray[np.int32]  # (n,)
+    context: NDArray[np.int32]  # (n, W)
+
+
+class Query(NamedTuple):
+    """A question to a source: recent item rows, most recent first, and the time of asking."""
+
+    items: NDArray[np.int32]  # (q,) may hold -1 for an unknown item
+    now: float  # seconds
+    session: int = -1  # row of the asking session, left out of the neighbours
+
+
+class Source(ABC):
+    """A source of candidates: it learns interactions and scores every item for a query.
+
+    Reading never changes state, unknown ids are legal, memory is bounded, and the state alone
+    decides every later answer; `learners.checks.check_source` holds a source to that.
+    """
+
+    name: str
+
+    @abstractmethod
+    def learn(self, interactions: Interactions) -> None:
+        """Learn interactions in their order."""
+
+    @abstractmethod
+    def score(self, query: Query, n_items: int) -> NDArray[np.float64]:
+        """Score items 0..n_items-1 for a query; (n_items,), larger is better, 0 says nothing."""
+
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Everything the next update reads, as named arrays (copies or views, do not write)."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Become the source that gave this state."""
+
+    def forget_items(self, gone: NDArray[np.bool_]) -> None:
+        """Drop every trace of the item rows marked in `gone` (items capacity,), for reuse."""

@@ -1,0 +1,1 @@
+"""What a user meets: the API, the metrics, the command line."""

@@ -1,0 +1,1 @@
+"""The commands of `everlearn`, one module per job; heavy imports stay inside the functions."""

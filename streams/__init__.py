@@ -1,0 +1,1 @@
+"""Everything that touches Kafka: events, topics, producers, the batch source, replay."""
