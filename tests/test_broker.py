@@ -1,0 +1,131 @@
+"""Both brokers: what a client meets, and what is said when they cannot be had."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from learners.errors import BrokerError
+from streams import apache
+from streams.apache import ApacheKafka, fetch_jars, is_available
+from streams.broker import EmbeddedBroker, broker_apis, free_port, is_embedded
+
+
+def publish(address: str, topic: str, values: list[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": address, "acks": "all"})
+    failures: list[str] = []
+    for value in values:
+        producer.produce(
+            topic,
+            value,
+            partition=0,
+            timestamp=1_500_000_000_000,
+            on_delivery=lambda error, _: failures.append(str(error)) if error else None,
+        )
+    assert producer.flush(30) == 0
+    assert failures == []
+
+
+def read(address: str, topic: str, count: int) -> list[tuple[bytes, int]]:
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "reader"})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    try:
+        return [(m.value(), m.timestamp()[1]) for m in consumer.consume(count, timeout=30)]
+    finally:
+        consumer.close()
+
+
+def test_embedded_broker_keeps_values_and_times(embedded_broker: EmbeddedBroker) -> None:
+    publish(embedded_broker.address, "shop", [b"a", b"b"])
+    expected = [(b"a", 1_500_000_000_000), (b"b", 1_500_000_000_000)]
+    assert read(embedded_broker.address, "shop", 2) == expected
+
+
+def test_embedded_brokers_are_apart_and_stop() -> None:
+    with EmbeddedBroker() as one, EmbeddedBroker() as two:
+        assert one.address != two.address
+        assert is_embedded(one.address)
+        assert is_embedded(two.address)
+    with pytest.raises(BrokerError, match=one.address):
+        broker_apis(one.address)
+
+
+def test_nobody_there_names_address_and_cure() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(BrokerError, match=rf"{address}.*EVERLEARN_BROKER"):
+        is_embedded(address)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:port", ":9092"])
+def test_malformed_address_is_said(address: str) -> None:
+    with pytest.raises(BrokerError, match="host:port"):
+        is_embedded(address)
+
+
+def test_another_service_is_not_taken_for_kafka() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        with pytest.raises(BrokerError, match=r"timed out"):
+            is_embedded(f"127.0.0.1:{server.getsockname()[1]}", timeout_seconds=0.1)
+
+
+def test_first_reachable_of_several_brokers_answers(embedded_broker: EmbeddedBroker) -> None:
+    assert is_embedded(f"127.0.0.1:{free_port()}, {embedded_broker.address}")
+
+
+def test_missing_java_and_maven_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("EVERLEARN_CACHE", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    assert "Java is missing" in (is_available() or "")
+    monkeypatch.setattr(apache, "java_version", lambda: 11)
+    assert "Java 11 is too old" in (is_available() or "")
+    monkeypatch.setattr(apache, "java_version", lambda: 21)
+    with pytest.raises(BrokerError, match=r"Maven .* is missing"):
+        fetch_jars()
+
+
+def test_failing_maven_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    maven = tmp_path / "mvn"
+    maven.write_text("#!/bin/sh\necho '[ERROR] Could not transfer artifact'\nexit 1\n")
+    maven.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("EVERLEARN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(apache, "java_version", lambda: 17)
+    with pytest.raises(BrokerError, match="Could not transfer artifact"):
+        fetch_jars()
+
+
+@pytest.mark.kafka
+def test_apache_kafka_serves(apache_kafka: ApacheKafka, prefix: str) -> None:
+    assert not is_embedded(apache_kafka.address)
+    publish(apache_kafka.address, f"{prefix}shop", [b"a"])
+    assert read(apache_kafka.address, f"{prefix}shop", 1) == [(b"a", 1_500_000_000_000)]
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_apache_kafka_keeps_its_data(new_apache_kafka: Callable[[], ApacheKafka]) -> None:
+    kafka = new_apache_kafka()
+    address = kafka.address
+    publish(address, "shop", [b"a", b"b"])
+    kafka.kill()
+    assert not kafka.running
+    kafka.start()
+    assert kafka.address == address
+    publish(address, "shop", [b"c"])
+    kafka.stop()
+    kafka.start()
+    assert [value for value, _ in read(address, "shop", 3)] == [b"a", b"b", b"c"]
+
+
+@pytest.mark.kafka
+def test_taken_port_is_said(kafka_jars: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BrokerError, match=rf"port {port} .*in use"), ApacheKafka(port=port):
+            pass
