@@ -148,7 +148,7 @@ def test_no_host_port_is_taken_twice() -> None:
 def test_kafka_is_the_version_that_the_tests_run() -> None:
     from streams import apache
 
-    assert SERVICES["kafka"]["image"] == f"apache/kafka:{apache.VERSION}"
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{apache.KAFKA_VERSION}"
 
 
 @pytest.mark.parametrize("service", OURS)
