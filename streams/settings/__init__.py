@@ -1,0 +1,20 @@
+"""Settings: what can be set, where a value came from, what it means, and an example file."""
+
+from streams.settings.describe import Described, describe, example_toml
+from streams.settings.load import DEFAULT_FILE, load_settings
+from streams.settings.models import SecuritySettings, Settings
+from streams.settings.texts import OTHER_VARIABLES, ROLES
+from streams.settings.topics import TopicSettings
+
+__all__ = [
+    "DEFAULT_FILE",
+    "OTHER_VARIABLES",
+    "ROLES",
+    "Described",
+    "SecuritySettings",
+    "Settings",
+    "TopicSettings",
+    "describe",
+    "example_toml",
+    "load_settings",
+]

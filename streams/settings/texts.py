@@ -1,0 +1,82 @@
+"""What the settings mean, for `everlearn settings` and the example file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ENGINE_BOUNDS", "ENGINE_MEANINGS", "OTHER_VARIABLES", "ROLES", "ROLE_MEANINGS"]
+
+ROLES: dict[str, dict[str, Any]] = {
+    "clicks": {"name": "everlearn.clicks", "type": "click"},
+    "purchases": {"name": "everlearn.purchases", "type": "purchase"},
+    "impressions": {"name": "everlearn.impressions", "type": "impression", "retention_days": 30.0},
+    "items": {
+        "name": "everlearn.items",
+        "type": "item",
+        "retention_days": -1.0,
+        "compacted": True,
+    },
+    "erasures": {"name": "everlearn.erasures", "type": "erasure", "retention_days": -1.0},
+    "dead_letters": {
+        "name": "everlearn.dead-letters",
+        "partitions": 1,
+        "retention_days": 30.0,
+        "compacted": True,
+    },
+    "snapshots": {"name": "everlearn.snapshots", "partitions": 1, "retention_days": -1.0},
+}
+
+ROLE_MEANINGS = {
+    "clicks": "what users look at; key: user",
+    "purchases": "what users buy; key: user",
+    "impressions": "what users were shown; key: user",
+    "items": "the catalogue, the last word on each item; key: item, no value deletes it",
+    "erasures": "users to forget; key: user",
+    "dead_letters": "messages that are no event, with the reason; key: topic/partition/offset",
+    "snapshots": "announcements of new deep models",
+}
+
+ENGINE_MEANINGS = {
+    "seed": "seed of all randomness",
+    "users": "users kept; the longest silent make room",
+    "items": "items kept; the longest unseen make room",
+    "sessions": "recent sessions kept",
+    "history_length": "newest events kept of a user",
+    "session_gap_seconds": "silence that ends a session where events name none",
+    "dedupe_events": "newest event ids remembered, to skip repeated deliveries",
+    "evaluate_one_in": "share of events ranked before they are learnt: 1 in this many",
+    "candidates": "items that the blend ranks for an answer",
+    "hidden_units": "units of the blend's hidden layer",
+    "neighbours": "similar sessions that vote for their items",
+    "neighbour_sessions": "newest sessions of an item in which neighbours are sought",
+    "neighbour_half_life_seconds": "age at which a neighbour's vote is halved",
+    "transition_half_lives_seconds": "ages at which an item-to-item step counts half",
+    "transition_slots": "followers kept of an item",
+    "popularity_half_lives_seconds": "ages at which an event counts half for popularity",
+}
+
+# Inclusive; what is not named here may be anything that is not negative.
+ENGINE_BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "users": (1, 100_000_000),
+    "items": (1, 10_000_000),
+    "sessions": (1, 100_000_000),
+    "history_length": (1, 1024),
+    "session_gap_seconds": (1, 366 * 86400),
+    "dedupe_events": (0, 100_000_000),
+    "evaluate_one_in": (1, 1_000_000),
+    "candidates": (1, 10_000),
+    "hidden_units": (1, 1024),
+    "neighbours": (1, 100_000),
+    "neighbour_sessions": (1, 100_000),
+    "neighbour_half_life_seconds": (1, 100 * 366 * 86400),
+    "transition_half_lives_seconds": (1, 100 * 366 * 86400),
+    "transition_slots": (1, 4096),
+    "popularity_half_lives_seconds": (1, 100 * 366 * 86400),
+}
+
+OTHER_VARIABLES = {
+    "EVERLEARN_SETTINGS": "the settings file",
+    "EVERLEARN_DATA": "folder of the data sets that tests and benchmarks read",
+    "EVERLEARN_CACHE": "folder of fetched files, such as Apache Kafka's",
+}
