@@ -129,11 +129,12 @@ class Shop:
         self, users: Rows, lists: Sequence[Sequence[str]], before: Rows | None = None
     ) -> Floats:
         """Share of the best list's chance of a pick that each list misses; (n,), 0 is perfect."""
-        missed = np.zeros(len(users))
+        missed = np.ones(len(users))
         for i, (chance, names) in enumerate(zip(self.chance(users, before), lists, strict=True)):
             places = {place for place in map(self.place_of, names) if place >= 0}
-            best = np.sort(chance)[::-1][: len(names)].sum()
-            missed[i] = max(0.0, 1.0 - chance[sorted(places)].sum() / best) if names else 1.0
+            if places:
+                best = np.sort(chance)[::-1][: len(names)].sum()
+                missed[i] -= np.sort(chance[list(places)])[::-1].sum() / best
         return missed
 
     def item_at(self, place: int) -> str:
