@@ -1,0 +1,388 @@
+r"""Session kNN, kept up to date click by click: sessions like this one say what comes next.
+
+The family of V-SKNN (Ludewig, Jannach 2018), STAN (Garg et al. 2019) and VMIS-kNN (Kersbergen et
+al. 2022). Each item has a ring of the latest sessions that hold it. A query item at distance d
+from the end gives every session s of its ring
+
+.. math:: S(s) \mathrel{+}= e^{-d/a} \ln(1 + N/c_i)^{p}
+
+and :math:`sim(s) = S(s)\,|s|^{-v}\,2^{-(t-t_s)/T}`. The k most similar sessions vote for their
+items with :math:`sim(s)\,e^{-d/e}\ln(1+N/c_j)`, less the further item j stands in s from the
+latest query item found there: :math:`e^{-(j-j_0)/f}` after it, :math:`e^{-(j_0-j)/b}` before.
+c counts sessions with an item, N all sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.base import Interactions, Query, Source
+from learners.jit import jit
+from learners.rows import Rows, make_rows, release, reserve, settle
+from learners.sessions import SESSION_LENGTH, Sessions, add, holds, make_sessions, open_session
+
+__all__ = [
+    "QUERY_ITEMS",
+    "Neighbours",
+    "NeighboursState",
+    "Scratch",
+    "kth_largest",
+    "learn_one",
+    "make_neighbours",
+    "make_scratch",
+    "votes",
+]
+
+QUERY_ITEMS = 12  # distinct query items that look for neighbours
+DISTANCE_SCALE = 3.0  # a
+IDF_POWER = 1.5  # p
+LENGTH_POWER = 0.2  # v
+VOTE_SCALE = 5.0  # e
+AFTER_SCALE = 5.0  # f
+BEFORE_SCALE = 5.0  # b
+MOST_VOTES = 4096  # distinct items that the neighbours of one query may vote for
+REBASE_AFTER = 400.0  # half-lives; 2^400 is far from the largest float64
+
+_LENGTH_WEIGHT = np.maximum(np.arange(SESSION_LENGTH + 1), 1.0) ** -LENGTH_POWER
+_VOTE_WEIGHT = np.exp(-np.arange(64) / VOTE_SCALE)
+_AFTER_WEIGHT = np.exp(-np.arange(SESSION_LENGTH) / AFTER_SCALE)
+_BEFORE_WEIGHT = np.exp(-np.arange(SESSION_LENGTH) / BEFORE_SCALE)
+
+
+class NeighboursState(NamedTuple):
+    """Rings of session numbers per item."""
+
+    rows: Rows
+    session: NDArray[np.int32]  # (slots,) session numbers
+    sessions_with: NDArray[np.int64]  # (items,) c
+    most: NDArray[np.int64]  # (2,) slots of a ring at most (a power of two), k
+    half_life: NDArray[np.float64]  # (1,) T, seconds
+    weight: NDArray[np.float64]  # (sessions,) |s|^-v 2^((t_s - r)/T)
+    reference: NDArray[np.float64]  # (1,) r, seconds
+
+
+class Scratch(NamedTuple):
+    """Working memory of one query; zero between queries."""
+
+    place: NDArray[np.int32]  # (items,) 1 + distance from the end of a query item
+    similarity: NDArray[np.float64]  # (sessions,)
+    found: NDArray[np.int64]  # (n,) session numbers met
+    value: NDArray[np.float64]  # (n,) copies for the selection
+    slot: NDArray[np.int32]  # (items,) 1 + place among the items voted for
+    item: NDArray[np.int32]  # (MOST_VOTES,) the items voted for
+    vote: NDArray[np.float64]  # (MOST_VOTES,)
+
+
+def make_neighbours(
+    items: int, sessions: int, slots_a_row: int, k: int, half_life_seconds: float
+) -> NeighboursState:
+    """Return empty rings with room for an eighth of all slots."""
+    return NeighboursState(
+        make_rows(items),
+        np.zeros(max(items * slots_a_row // 8, 4 * slots_a_row), np.int32),
+        np.zeros(items, np.int64),
+        np.array([slots_a_row, k], np.int64),
+        np.array([half_life_seconds]),
+        np.zeros(sessions),
+        np.zeros(1),
+    )
+
+
+def make_scratch(items: int, sessions: int, slots_a_row: int) -> Scratch:
+    """Return working memory for queries."""
+    found = QUERY_ITEMS * slots_a_row
+    return Scratch(
+        np.zeros(items, np.int32),
+        np.zeros(sessions),
+        np.zeros(found, np.int64),
+        np.zeros(found),
+        np.zeros(items, np.int32),
+        np.zeros(MOST_VOTES, np.int32),
+        np.zeros(MOST_VOTES),
+    )
+
+
+@jit
+def _append(state: NeighboursState, item: int, number: int) -> None:
+    """Note in an item's ring that session `number` holds it."""
+    rows = state.rows
+    state.sessions_with[item] += 1
+    count = rows.count[item]
+    if count == rows.room[item] and count < state.most[0]:
+        old = rows.start[item]
+        start = reserve(rows, state.session, item)
+        if start >= 0:
+            for i in range(count):
+                state.session[start + i] = state.session[old + i]
+            settle(rows, state.session, item, start)
+    if rows.room[item] > 0:
+        state.session[rows.start[item] + count % rows.room[item]] = number
+        rows.count[item] = count + 1
+
+
+@jit
+def _rebase(state: NeighboursState, time: float) -> None:
+    age = (time - state.reference[0]) / state.half_life[0]
+    state.weight[:] *= 2.0 ** -min(age, 1000.0)
+    state.reference[0] = time
+
+
+@jit
+def learn_one(
+    state: NeighboursState, sessions: Sessions, number: int, item: int, time: float
+) -> None:
+    """Learn that an item was met in session `number`, which stands in the store and has room."""
+    slot = number % len(sessions.length)
+    if holds(sessions, number, item):
+        sessions.time[slot] = max(sessions.time[slot], time)
+    else:
+        add(sessions, number, item, time)
+        _append(state, item, number)
+    if state.reference[0] == 0.0:
+        state.reference[0] = time
+    if time - state.reference[0] > REBASE_AFTER * state.half_life[0]:
+        _rebase(state, time)
+    age = (sessions.time[slot] - state.reference[0]) / state.half_life[0]
+    state.weight[slot] = _LENGTH_WEIGHT[sessions.length[slot]] * 2.0 ** max(age, -1000.0)
+
+
+@jit
+def kth_largest(values: NDArray[np.float64], n: int, k: int) -> float:
+    """Return the k-th largest of the first n values; reorders them (Hoare's quickselect)."""
+    low, high, want = 0, n - 1, k - 1
+    while low < high:
+        pivot = values[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if want <= j:
+            high = j
+        elif want >= i:
+            low = i
+        else:
+            break
+    return values[want]
+
+
+@jit
+def _find(
+    state: NeighboursState,
+    sessions: Sessions,
+    scratch: Scratch,
+    query: NDArray[np.int32],
+    n: int,
+    own: int,
+) -> int:
+    """Sum S over the sessions that share items with the query; return how many were met."""
+    capacity = len(sessions.length)
+    oldest = sessions.begun[0] - capacity
+    total = float(sessions.begun[0])
+    found = distinct = 0
+    for d in range(n):
+        item = query[d]
+        if item < 0 or scratch.place[item] > 0:
+            continue
+        if distinct == QUERY_ITEMS:
+            break
+        distinct += 1
+        scratch.place[item] = d + 1
+        if state.sessions_with[item] == 0:
+            continue
+        idf = np.log(1.0 + total / state.sessions_with[item])
+        weight = np.exp(-d / DISTANCE_SCALE) * idf**IDF_POWER
+        start = state.rows.start[item]
+        for i in range(min(state.rows.count[item], np.int64(state.rows.room[item]))):
+            number = state.session[start + i]
+            if number < oldest or number == own:
+                continue
+            slot = number % capacity
+            if scratch.similarity[slot] == 0.0:
+                scratch.found[found] = number
+                found += 1
+            scratch.similarity[slot] += weight
+    return found
+
+
+@jit
+def _choose(state: NeighboursState, scratch: Scratch, found: int) -> int:
+    """Weigh the sessions met by length and age and keep the k most similar, first in `found`."""
+    capacity = len(state.weight)
+    k = state.most[1]
+    for i in range(found):
+        slot = scratch.found[i] % capacity
+        scratch.similarity[slot] *= state.weight[slot]
+        scratch.value[i] = scratch.similarity[slot]
+    least = 0.0
+    if found > k:
+        least = kth_largest(scratch.value, found, k)
+    kept = 0
+    for i in range(found):
+        number = scratch.found[i]
+        similarity = scratch.similarity[number % capacity]
+        scratch.similarity[number % capacity] = 0.0
+        if kept < k and similarity >= least and similarity > 0.0:
+            scratch.found[kept] = number
+            scratch.value[kept] = similarity
+            kept += 1
+    return kept
+
+
+@jit
+def _vote(sessions: Sessions, scratch: Scratch, kept: int) -> int:
+    """Let the kept sessions vote; return how many items were voted for."""
+    voted = 0
+    for i in range(kept):
+        slot = scratch.found[i] % len(sessions.length)
+        length = sessions.length[slot]
+        nearest = 0
+        origin = 0
+        for place in range(length):
+            row = sessions.item[slot, place] - 1
+            if row >= 0 and scratch.place[row] > 0:
+                distance = scratch.place[row]
+                if nearest == 0 or distance < nearest:
+                    nearest = distance
+                    origin = place
+        if nearest == 0:
+            continue
+        similarity = scratch.value[i] * _VOTE_WEIGHT[nearest - 1]
+        for place in range(length):
+            row = sessions.item[slot, place] - 1
+            if row < 0:
+                continue
+            if scratch.slot[row] == 0:
+                if voted == MOST_VOTES:
+                    continue
+                scratch.item[voted] = row
+                scratch.vote[voted] = 0.0
+                voted += 1
+                scratch.slot[row] = voted
+            step = place - origin
+            fading = _AFTER_WEIGHT[step] if step >= 0 else _BEFORE_WEIGHT[-step]
+            scratch.vote[scratch.slot[row] - 1] += similarity * fading
+    return voted
+
+
+@jit
+def votes(
+    state: NeighboursState,
+    sessions: Sessions,
+    scratch: Scratch,
+    query: NDArray[np.int32],
+    n: int,
+    now: float,
+    own: int,
+) -> int:
+    """Score items for the `n` items of a query (most recent first).
+
+    Leaves `scratch.item[:m]` and `scratch.vote[:m]` and returns m; `own` is the number of the
+    asking session, which is left out, or -1.
+    """
+    found = _find(state, sessions, scratch, query, n, own)
+    kept = _choose(state, scratch, found)
+    voted = _vote(sessions, scratch, kept)
+    total = float(sessions.begun[0])
+    age = (now - state.reference[0]) / state.half_life[0]
+    decay = 2.0 ** -min(max(age, -1000.0), 1000.0)
+    for i in range(voted):
+        row = scratch.item[i]
+        scratch.vote[i] *= decay * np.log(1.0 + total / max(state.sessions_with[row], 1))
+        scratch.slot[row] = 0
+    for d in range(n):
+        if query[d] >= 0:
+            scratch.place[query[d]] = 0
+    return voted
+
+
+@jit
+def _learn(state: NeighboursState, sessions: Sessions, events: Interactions) -> None:
+    for i in range(len(events.item)):
+        number = events.session[i]
+        while sessions.begun[0] <= number:
+            open_session(sessions, -1)
+        learn_one(state, sessions, number, events.item[i], events.time[i])
+
+
+class Neighbours(Source):
+    """Session kNN as a source, with the store of recent sessions it searches.
+
+    Examples
+    --------
+    >>> from learners.checks import interactions
+    >>> neighbours = Neighbours(items=10, sessions=16)
+    >>> neighbours.learn(interactions([(0, 3), (0, 5), (1, 3), (1, 5)]))
+    >>> neighbours.score(Query(np.array([3], np.int32), now=4.0), n_items=6).nonzero()[0]
+    array([3, 5])
+    """
+
+    name = "neighbours"
+
+    def __init__(
+        self,
+        items: int,
+        sessions: int = 262_144,
+        slots_a_row: int = 256,
+        k: int = 150,
+        half_life_seconds: float = 30 * 86400.0,
+    ) -> None:
+        self.sessions = make_sessions(sessions)
+        self.arrays = make_neighbours(items, sessions, slots_a_row, k, half_life_seconds)
+        self._scratch = make_scratch(items, sessions, slots_a_row)
+
+    def learn(self, interactions: Interactions) -> None:
+        _learn(self.arrays, self.sessions, interactions)
+
+    def score(self, query: Query, n_items: int) -> NDArray[np.float64]:
+        items = np.where(query.items < n_items, query.items, -1).astype(np.int32)
+        scratch = self._scratch
+        n = len(items)
+        voted = votes(self.arrays, self.sessions, scratch, items, n, query.now, query.session)
+        out = np.zeros(n_items)
+        out[scratch.item[:voted]] = scratch.vote[:voted]
+        return out
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        arrays, sessions = self.arrays, self.sessions
+        used = np.flatnonzero(arrays.sessions_with)
+        n = int(used[-1]) + 1 if len(used) else 0
+        begun = min(int(sessions.begun[0]), len(sessions.length))
+        state: dict[str, NDArray[np.generic]] = {
+            "ring": arrays.session[: int(arrays.rows.top[0])],
+            "sessions_with": arrays.sessions_with[:n],
+            "weight": arrays.weight[:begun],
+            "reference": arrays.reference,
+            "rows.free": arrays.rows.free,
+            "rows.top": arrays.rows.top,
+            "sessions.begun": sessions.begun,
+        }
+        for column in ("start", "room", "count"):
+            state[f"rows.{column}"] = getattr(arrays.rows, column)[:n]
+        for column in ("item", "length", "time", "owner"):
+            state[f"sessions.{column}"] = getattr(sessions, column)[:begun]
+        return state
+
+    def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        for name, array in state.items():
+            owner, _, column = name.rpartition(".")
+            parent = {"": self.arrays, "rows": self.arrays.rows, "sessions": self.sessions}[owner]
+            mine = getattr(parent, "session" if column == "ring" else column)
+            mine[len(array) :] = 0
+            mine[: len(array)] = array
+
+    def forget_items(self, gone: NDArray[np.bool_]) -> None:
+        for row in np.flatnonzero(gone & (self.arrays.rows.room[: len(gone)] > 0)):
+            release(self.arrays.rows, self.arrays.session, row)
+        self.arrays.sessions_with[gone] = 0
+        stored = self.sessions.item
+        stored[(stored > 0) & gone[stored - 1]] = 0

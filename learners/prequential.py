@@ -1,0 +1,218 @@
+"""Test, then learn, one event at a time: the kernel through which every click and purchase goes.
+
+For a tested event the engine first ranks all items for the user as if asked, notes where the true
+item stood, lets the blend learn from that very query, and only then learns the event. So no figure
+has ever seen its own target, and cutting the stream into batches changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners import blend as scorer
+from learners import neighbours, popularity, transitions
+from learners.blend import Blend
+from learners.candidates import (
+    BACKWARD,
+    FORWARD_SLOW,
+    KNN,
+    Asked,
+    Models,
+    Workspace,
+    choose,
+    describe,
+    gather,
+)
+from learners.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
+from learners.jit import jit
+from learners.neighbours import kth_largest
+from learners.sessions import SESSION_LENGTH, open_session
+from learners.transitions import BACKWARD_SHARE
+
+__all__ = ["LIST", "SCORED_LIFE", "SOURCES", "Events", "Tested", "ask_user", "rank", "test_then_learn"]
+
+SOURCES = ("blend", "neighbours", "transitions", "popularity")
+BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY = range(4)
+LIST = 20  # length of the lists whose coverage is counted
+SCORED_LIFE = 2  # the half-life by which popularity is judged as a source
+
+
+class Events(NamedTuple):
+    """Clicks and purchases of a batch as rows, in learning order."""
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    kind: NDArray[np.uint8]
+    time: NDArray[np.float64]  # seconds
+    session: NDArray[np.uint64]  # hash of the event's session, 0 for none
+    tested: NDArray[np.bool_]  # chosen for evaluation
+
+
+class Tested(NamedTuple):
+    """What testing found, an entry per event of the batch; `covered` adds up over all batches."""
+
+    rank: NDArray[np.float64]  # (n, sources) mean rank of the true item, inf where it is a miss
+    valid: NDArray[np.bool_]  # (n,) whether the event was tested at all
+    covered: NDArray[np.uint8]  # (sources, items) 1 where an item was in a list of LIST
+
+
+@jit
+def ask_user(history: History, work: Workspace, user: int, now: float) -> Asked:
+    """Write a user's query into the workspace: the session so far, or more where that is short."""
+    in_session = min(np.int64(history.session_length[user]), np.int64(MOST_QUERY))
+    n = recent(history, user, work.query, max(in_session, np.int64(SHORT_QUERY)))
+    length = history.item.shape[1]
+    for back in range(n):
+        slot = (history.count[user] - 1 - back) % length
+        work.query_kind[back] = history.kind[user, slot]
+    own = np.int64(history.session_number[user] - 1)
+    return Asked(np.int64(n), min(in_session, np.int64(n)), now, own)
+
+
+@jit
+def rank(models: Models, blend: Blend, work: Workspace, asked: Asked, most: int) -> tuple[int, int]:
+    """Gather, choose, describe and score; return how many were touched and how many kept."""
+    touched = gather(models, work, asked)
+    kept = choose(models, work, asked, touched, most)
+    describe(models, work, asked, kept)
+    scorer.score(blend, work.feature, kept, work.hidden, work.score)
+    return touched, kept
+
+
+@jit
+def _single(work: Workspace, source: int, place: int) -> float:
+    if source == NEIGHBOURS:
+        return work.column[place, KNN]
+    return work.column[place, FORWARD_SLOW] + BACKWARD_SHARE * work.column[place, BACKWARD]
+
+
+@jit
+def _source_rank(work: Workspace, source: int, touched: int, item: int, seen: int) -> float:
+    """Rank of an item by one source among all `seen` items; those it says nothing of tie at 0."""
+    score = 0.0
+    for i in range(touched):
+        if work.item[i] == item:
+            score = _single(work, source, i)
+    above = equal = positive = 0
+    for i in range(touched):
+        other = _single(work, source, i)
+        work.value[i] = other
+        positive += other > 0.0
+        above += other > score
+        equal += other == score
+    if score == 0.0:
+        equal = seen - positive
+    return above + (equal + 1) / 2
+
+
+@jit
+def _cover(work: Workspace, covered: NDArray[np.uint8], touched: int) -> None:
+    """Mark the LIST best items by the scores that `_source_rank` left in `work.value`."""
+    for i in range(touched):
+        work.prescore[i] = work.value[i]
+    least = 0.0
+    if touched > LIST:
+        least = kth_largest(work.value, touched, LIST)
+    for i in range(touched):
+        if work.prescore[i] >= least and work.prescore[i] > 0.0:
+            covered[work.item[i]] = 1
+
+
+@jit
+def _blend_rank(work: Workspace, kept: int, covered: NDArray[np.uint8], target: int) -> float:
+    for c in range(kept):
+        work.value[c] = work.score[c]
+    if kept > LIST:
+        least = kth_largest(work.value, kept, LIST)
+    else:
+        least = -np.inf
+    for c in range(kept):
+        if work.score[c] >= least:
+            covered[work.item[work.candidate[c]]] = 1
+    if target < 0:
+        return np.inf
+    above = equal = 0
+    for c in range(kept):
+        above += work.score[c] > work.score[target]
+        equal += work.score[c] == work.score[target]
+    return above + (equal + 1) / 2
+
+
+@jit
+def _test(
+    models: Models,
+    blend: Blend,
+    work: Workspace,
+    asked: Asked,
+    item: int,
+    most: int,
+    ranks: NDArray[np.float64],
+    covered: NDArray[np.uint8],
+) -> None:
+    touched, kept = rank(models, blend, work, asked, most)
+    target = -1
+    for c in range(kept):
+        if work.item[work.candidate[c]] == item:
+            target = c
+    popular = models.popularity
+    ranks[BLEND] = _blend_rank(work, kept, covered[BLEND], target)
+    for source in (NEIGHBOURS, TRANSITIONS):
+        ranks[source] = _source_rank(work, source, touched, item, popular.seen[0])
+        _cover(work, covered[source], touched)
+    ranks[POPULARITY] = popularity.mean_rank(popular, SCORED_LIFE, item)
+    for place in range(LIST):
+        if popular.top[SCORED_LIFE, place] > 0:
+            covered[POPULARITY, popular.top[SCORED_LIFE, place] - 1] = 1
+    if popular.count[item] == 0:
+        ranks[:] = np.inf
+    if target >= 0:
+        scorer.learn_one(blend, work.feature, kept, work.hidden, work.score, target)
+
+
+@jit
+def _learn(
+    history: History, models: Models, work: Workspace, user: int, item: int, kind: int, time: float
+) -> None:
+    in_session = min(np.int64(history.session_length[user]), np.int64(CONTEXT))
+    n = recent(history, user, work.query, in_session)
+    transitions.learn_one(models.transitions, work.query, n, item, time)
+    sessions = models.sessions
+    capacity = len(sessions.length)
+    number = history.session_number[user] - 1
+    stale = number < 0 or number < sessions.begun[0] - capacity
+    if stale or sessions.length[number % capacity] == SESSION_LENGTH:
+        number = open_session(sessions, user)
+        history.session_number[user] = number + 1
+    neighbours.learn_one(models.neighbours, sessions, number, item, time)
+    popularity.learn_one(models.popularity, item, kind, time)
+    append(history, user, item, kind, time)
+
+
+@jit
+def test_then_learn(
+    history: History,
+    models: Models,
+    blend: Blend,
+    work: Workspace,
+    events: Events,
+    tested: Tested,
+    gap_seconds: float,
+    most: int,
+) -> None:
+    """Test the chosen events and learn them all, in order; `tested` is filled.
+
+    A target is an event from a user's second on (`learners.evaluate` states the protocol).
+    """
+    for i in range(len(events.item)):
+        user, item, time = events.user[i], events.item[i], events.time[i]
+        met_before = history.count[user] > 0
+        begin(history, user, events.session[i], time, gap_seconds)
+        tested.valid[i] = met_before and events.tested[i]
+        if tested.valid[i]:
+            now = max(time, history.last[user])
+            asked = ask_user(history, work, user, now)
+            _test(models, blend, work, asked, item, most, tested.rank[i], tested.covered)
+        _learn(history, models, work, user, item, events.kind[i], time)

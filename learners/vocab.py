@@ -1,0 +1,121 @@
+"""Ids outside, rows inside: a vocabulary of bounded capacity that evicts by age.
+
+A full vocabulary gives up the eighth of its rows that were seen longest ago, in one go, so that
+everything that refers to them is swept once (`Engine` tells the sources) and the rows are reused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Vocabulary"]
+
+EVICTED_SHARE = 8
+
+
+class Vocabulary:
+    """A bounded map from ids to rows.
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary(capacity=4)
+    >>> vocabulary.assign(["a", "b", "a"])
+    array([0, 1, 0], dtype=int32)
+    >>> vocabulary.row("b"), vocabulary.row("z"), vocabulary.ids[1]
+    (1, -1, 'b')
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.ids: list[str] = []  # by row; "" for a free row
+        self.last_seen = np.zeros(capacity, np.int64)  # the event count then
+        self._rows: dict[str, int] = {}
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def used(self) -> int:
+        """Rows ever handed out: every row in use is below it."""
+        return len(self.ids)
+
+    def row(self, name: str) -> int:
+        """Return an id's row, -1 when unknown."""
+        return self._rows.get(name, -1)
+
+    def room(self, names: Sequence[str]) -> int:
+        """Return how many of `names`, from the first, can be assigned before rows run out."""
+        left = self.capacity - len(self._rows)
+        if len(names) <= left:
+            return len(names)
+        new: set[str] = set()
+        for place, name in enumerate(names):
+            if name not in self._rows and name not in new:
+                if len(new) == left:
+                    return place
+                new.add(name)
+        return len(names)
+
+    def assign(self, names: Sequence[str]) -> NDArray[np.int32]:
+        """Return the rows of `names` (n,), handing out new ones in order; there must be room."""
+        known = self._rows
+        try:
+            return np.array([known[name] for name in names], np.int32)
+        except KeyError:
+            return np.array([self._assign_one(name) for name in names], np.int32)
+
+    def _assign_one(self, name: str) -> int:
+        row = self._rows.get(name, -1)
+        if row < 0:
+            if self._free:
+                row = self._free.pop()
+                self.ids[row] = name
+            else:
+                row = len(self.ids)
+                self.ids.append(name)
+            self._rows[name] = row
+        return row
+
+    def touch(self, rows: NDArray[np.int32], event: int) -> None:
+        """Note that rows were seen at an event count."""
+        self.last_seen[rows] = event
+
+    def oldest(self) -> NDArray[np.int64]:
+        """Return the rows to give up when full: the eighth that was seen longest ago."""
+        count = max(1, len(self._rows) // EVICTED_SHARE)
+        used = np.array(sorted(self._rows.values()), np.int64)
+        order = np.argsort(self.last_seen[used], kind="stable")
+        return np.sort(used[order[:count]])
+
+    def free(self, rows: Iterable[int]) -> None:
+        """Forget rows; they are handed out again."""
+        for row in rows:
+            del self._rows[self.ids[row]]
+            self.ids[row] = ""
+            self.last_seen[row] = 0
+            self._free.append(row)
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return ids as one run of UTF-8 and their ends, the free rows, and when rows were seen."""
+        encoded = [name.encode() for name in self.ids]
+        return {
+            "text": np.frombuffer(b"".join(encoded), np.uint8),
+            "end": np.cumsum([len(name) for name in encoded], dtype=np.int64),
+            "free": np.array(self._free, np.int64),
+            "last_seen": self.last_seen[: self.used],
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Become the vocabulary that gave this state."""
+        text = state["text"].tobytes()
+        ends = [int(end) for end in state["end"]]
+        starts = [0, *ends[:-1]]
+        self.ids = [text[a:b].decode() for a, b in zip(starts, ends, strict=False)]
+        self._rows = {name: row for row, name in enumerate(self.ids) if name}
+        self._free = [int(row) for row in state["free"]]
+        self.last_seen[:] = 0
+        self.last_seen[: self.used] = state["last_seen"]
