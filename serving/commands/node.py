@@ -1,7 +1,72 @@
-"""Commands (being written)."""
+"""Commands of a node: `node` runs one, `demo` shows one at work, `settings` tells what is set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from streams.settings import Described
+
+__all__ = ["register"]
+
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+
+
+def settings(
+    file: SettingsFile = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a complete settings file to start from.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print every setting with its value and where the value came from.
+
+    Flags win over the environment (EVERLEARN_...), which wins over the settings file.
+
+    \b
+    Examples:
+      everlearn settings
+      EVERLEARN_PORT=9000 everlearn settings --json
+      everlearn settings --example > everlearn.toml
+    """
+    from streams.settings import describe, example_toml, load_settings
+
+    if example:
+        typer.echo(example_toml(), nl=False)
+        return
+    described = describe(load_settings(file))
+    if as_json:
+        import json
+
+        rows = [setting._asdict() for setting in described]
+        typer.echo(json.dumps(rows, indent=2, default=str))
+        return
+    _print_settings(described)
+
+
+def _print_settings(described: Sequence[Described]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("setting", "value", "from", "meaning"):
+        table.add_column(title, overflow="fold")
+    for name, value, origin, meaning in described:
+        shown = "" if value is None else str(value)
+        set_by = origin if origin == "default" else f"[bold]{origin}[/bold]"
+        table.add_row(name, Text(shown), set_by, meaning)
+    Console().print(table)
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
+    app.command()(settings)

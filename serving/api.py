@@ -1,0 +1,84 @@
+"""The HTTP API of a node: what it knows, who reads it, who writes.
+
+Read on in `serving.recommend` (lists of items), `serving.routes_events` (writes),
+`serving.routes_users`, `serving.routes_health`; `serving.limits` bounds every request and
+`serving.errors` gives every failure one shape.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from serving import errors, openapi, recommend, routes_events, routes_health, routes_users
+from serving.limits import BodyLimit
+from serving.live import Live, Serving
+from serving.metrics import Metrics
+
+if TYPE_CHECKING:
+    from learners.engine import Engine
+
+    from streams.publisher import Publisher
+    from streams.settings import Settings
+
+__all__ = ["make_api"]
+
+DESCRIPTION = """
+Clicks and purchases go in through `POST /events` (or straight to Kafka); the next answer of
+`GET /recommend/{user}` knows them. To read your own write, pass the token of the write as
+`?after=`. Every failure has the same shape: `{"error": {"code", "message", "detail"}}`.
+"""
+TAGS = [
+    {"name": "recommend", "description": "Lists of items; each answer is logged as an impression."},
+    {"name": "events", "description": "Write: published to Kafka, learnt by every node."},
+    {"name": "users", "description": "What is held of a user, and forgetting it."},
+    {"name": "health", "description": "For load balancers, operators and Prometheus."},
+]
+
+
+def make_api(
+    engine: Engine,
+    publisher: Publisher,
+    settings: Settings,
+    live: Live,
+    *,
+    metrics: Metrics | None = None,
+    after_seconds: float = 5.0,
+) -> FastAPI:
+    """Build the API of one node.
+
+    Parameters
+    ----------
+    engine, publisher, settings
+        What answers, what writes to Kafka, and how the node is set.
+    live
+        The running node: whether it is ready and what it has learnt.
+    metrics
+        Where the node counts; by default the API counts alone.
+    after_seconds
+        How long a read waits for the position in `?after=`.
+    """
+    serving = Serving(
+        engine=engine,
+        publisher=publisher,
+        settings=settings,
+        live=live,
+        metrics=metrics or Metrics(engine, live),
+        after_seconds=after_seconds,
+    )
+    app = FastAPI(
+        title="everlearn",
+        version=version("everlearn"),
+        description=DESCRIPTION.strip(),
+        openapi_tags=TAGS,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    for part in (recommend, routes_events, routes_users, routes_health):
+        part.add_routes(app, serving)
+    errors.install(app)
+    openapi.install(app)
+    app.add_middleware(BodyLimit)
+    return app

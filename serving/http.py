@@ -1,0 +1,90 @@
+"""The web server, as a service of the Faust worker: uvicorn on the worker's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from mode import Service
+
+from learners.errors import SettingsError
+
+__all__ = ["HttpServer", "bind"]
+
+STOP_SECONDS = 3
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Binding first fails early, with a cure."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"the API cannot listen on {host}:{port} ({error.strerror}): "
+            "choose another port with --port or EVERLEARN_PORT, 0 takes a free one"
+        ) from error
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the worker, which stops this service as well."""
+        yield
+
+
+class HttpServer(Service):
+    """Serves an ASGI app on a socket until the worker stops.
+
+    Parameters
+    ----------
+    app
+        The ASGI application.
+    listener
+        A socket from `bind`.
+    """
+
+    def __init__(self, app: Any, listener: socket.socket, **options: Any) -> None:
+        super().__init__(**options)
+        self.listener = listener
+        self.server = _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+        self.serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        host, port = self.listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def on_start(self) -> None:
+        """Begin to answer."""
+        self.serving = asyncio.create_task(self.server.serve(sockets=[self.listener]))
+        while not self.server.started and not self.serving.done():
+            await asyncio.sleep(0.01)
+
+    async def on_stop(self) -> None:
+        """Finish the requests under way, then close."""
+        self.server.should_exit = True
+        if self.serving is not None:
+            await asyncio.wait([self.serving], timeout=STOP_SECONDS + 1)

@@ -1,0 +1,139 @@
+"""What a request may be: its size, the ids it names, the token it shows."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import Refusal, envelope, invalid
+
+__all__ = [
+    "BODY_BYTES",
+    "ID_BYTES",
+    "K_DEFAULT",
+    "K_MAX",
+    "BodyLimit",
+    "exclusions",
+    "id_in_bounds",
+    "read_json",
+    "writer",
+]
+
+BODY_BYTES = 64 * 1024
+ID_BYTES = 128
+K_DEFAULT = 10
+K_MAX = 500
+EXCLUSIONS = frozenset({"seen", "bought"})
+
+
+class BodyLimit:
+    """Middleware that refuses a body larger than 64 KiB, announced or chunked, before any route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body of a request that may have one, then hand both on."""
+        if scope["type"] != "http" or not _has_body(scope):
+            await self.app(scope, receive, send)
+            return
+        body = await _read(scope, receive)
+        if body is None:
+            message = f"the body is larger than {BODY_BYTES} bytes; send it in smaller parts"
+            refusal = envelope(413, "too_large", message, headers={"Connection": "close"})
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, _replay(body, receive), send)
+
+
+def id_in_bounds(name: str, value: str) -> str:
+    """The id, if it has 1 to 128 bytes; else a refusal that says so."""
+    size = len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+    if not 1 <= size <= ID_BYTES:
+        raise invalid(f"{name} must have 1 to {ID_BYTES} bytes, this one has {size}")
+    return value
+
+
+def exclusions(text: str) -> frozenset[str]:
+    """What a list leaves out, from `seen,bought`.
+
+    >>> sorted(exclusions("seen,bought"))
+    ['bought', 'seen']
+    """
+    if not text:
+        return frozenset()
+    wanted = frozenset(text.split(","))
+    if unknown := sorted(wanted - EXCLUSIONS):
+        raise invalid(f"exclude can name seen and bought, not {unknown[0]!r}")
+    return wanted
+
+
+async def read_json(request: Request, kind: Any) -> Any:
+    """The body, decoded as `kind`; a refusal that names the place if it is not."""
+    body = await request.body()
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(f"the body is not what this route takes: {error}") from error
+
+
+def writer(token: str | None) -> Callable[[Request], None]:
+    """A check that a request may write: the bearer token when one is set, and no foreign page.
+
+    Browsers name the page that sends a request in `Origin`; one that is not ours is refused, so
+    that no web page can publish events through a reader's browser.
+    """
+    expected = f"Bearer {token}".encode() if token else None
+
+    def check(request: Request) -> None:
+        shown = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
+        if expected is not None and not hmac.compare_digest(shown, expected):
+            raise Refusal(
+                401,
+                "writing needs the header 'Authorization: Bearer <token>' with this node's token",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            raise Refusal(403, f"writes from a page of {origin!r} are not accepted")
+
+    return check
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+
+async def _read(scope: Scope, receive: Receive) -> bytes | None:
+    announced = dict(scope["headers"]).get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > BODY_BYTES:
+        return None
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

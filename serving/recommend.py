@@ -1,0 +1,180 @@
+"""Lists of items for a user, a visitor without an id, beside an item, and for everybody.
+
+`GET /recommend/{user}` is asked most, so it is a plain ASGI endpoint: no request object, no
+dependencies, msgspec for the answer. It is documented in `serving.openapi`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+from urllib.parse import parse_qsl
+from uuid import uuid4
+
+import msgspec
+from fastapi import FastAPI, Query
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from learners.base import Recommendation
+from serving.answers import AnonymousEvent, AnonymousQuery, Answer, json
+from serving.errors import Refusal, invalid
+from serving.limits import K_DEFAULT, K_MAX, exclusions, id_in_bounds, read_json
+from serving.live import Serving
+from serving.openapi import After, ItemPath, accepts, answers
+from streams.events import Impression
+
+__all__ = ["ANONYMOUS", "Ask", "Impressions", "RecommendToUser", "add_routes", "as_of", "parse_ask"]
+
+ANONYMOUS = "anonymous"
+
+K = Annotated[int, Query(ge=1, le=K_MAX, description="how many items")]
+Exclude = Annotated[str, Query(description="leave out items `seen`, `bought` or `seen,bought`")]
+
+
+class Ask(NamedTuple):
+    """The query string of a list."""
+
+    k: int = K_DEFAULT
+    exclude: frozenset[str] = frozenset()
+    after: str | None = None
+
+
+class Impressions:
+    """Turns lists into answers and tells Kafka what was shown, without waiting for it."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+        self.topic = serving.settings.topics["impressions"].name
+        self.encode = msgspec.json.Encoder().encode
+
+    def answer(self, user: str | None, items: Sequence[Recommendation]) -> Answer:
+        """The answer with this list, its impression published."""
+        impression_id = uuid4().hex
+        shown = Impression(
+            event_id=impression_id,
+            timestamp=time.time(),
+            user=user or ANONYMOUS,
+            items=[entry.item for entry in items],
+            impression_id=impression_id,
+        )
+        key = (user or impression_id).encode()
+        sent = self.serving.publisher.publish_nowait(self.topic, key, self.encode(shown))
+        self.serving.metrics.shown(sent is not False)
+        return Answer(
+            as_of=as_of(self.serving.engine.clock), impression_id=impression_id, items=list(items)
+        )
+
+
+class RecommendToUser:
+    """`GET /recommend/{user}` as an ASGI endpoint."""
+
+    def __init__(self, serving: Serving, impressions: Impressions) -> None:
+        self.serving = serving
+        self.impressions = impressions
+        self.encode = msgspec.json.Encoder().encode
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        serving = self.serving
+        user = id_in_bounds("user", scope["path_params"]["user"])
+        ask = parse_ask(scope["query_string"])
+        if ask.after:
+            await serving.wait(ask.after)
+        started = time.perf_counter()
+        items = serving.engine.recommend(user, k=ask.k, exclude=ask.exclude)
+        body = self.encode(self.impressions.answer(user, items))
+        serving.metrics.answered("recommend", time.perf_counter() - started)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def as_of(clock: float) -> float | None:
+    """The engine's clock for an answer: none before the first event."""
+    return float(clock) if math.isfinite(clock) and clock > 0 else None
+
+
+def parse_ask(query: bytes) -> Ask:
+    """The query string of a list, checked.
+
+    >>> parse_ask(b"k=3&exclude=seen")
+    Ask(k=3, exclude=frozenset({'seen'}), after=None)
+    """
+    if not query:
+        return Ask()
+    given = dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True))
+    k = given.get("k", str(K_DEFAULT))
+    if not (k.isascii() and k.isdigit() and len(k) <= 9 and 1 <= int(k) <= K_MAX):
+        raise invalid(f"k must be a whole number from 1 to {K_MAX}, not {k[:64]!r}")
+    return Ask(int(k), exclusions(given.get("exclude", "")), given.get("after"))
+
+
+def add_routes(app: FastAPI, serving: Serving) -> None:
+    """Add the routes that answer a list of items."""
+    impressions = Impressions(serving)
+    engine, metrics = serving.engine, serving.metrics
+    to_user = RecommendToUser(serving, impressions)
+    app.router.routes.append(Route("/recommend/{user:path}", to_user, methods=["GET"]))
+
+    @app.post(
+        "/recommend",
+        tags=["recommend"],
+        summary="Items for a visitor, from their events alone",
+        responses=answers(Answer, 413, 422, 504),
+        openapi_extra=accepts(list[AnonymousEvent] | AnonymousQuery),
+    )
+    async def recommend_to_visitor(
+        request: Request, k: K = K_DEFAULT, exclude: Exclude = "", after: After = None
+    ) -> Response:
+        """Nothing is kept of the visitor: the list of events is the whole question."""
+        body = await read_json(request, list[AnonymousEvent] | AnonymousQuery)
+        query = body if isinstance(body, AnonymousQuery) else AnonymousQuery(events=body)
+        await serving.wait(after)
+        left_out = exclusions(exclude) if query.exclude is None else frozenset(query.exclude)
+        with metrics.answering("recommend_visitor"):
+            items = engine.recommend(
+                events=_events(query.events, engine.clock), k=query.k or k, exclude=left_out
+            )
+            return json(impressions.answer(None, items))
+
+    @app.get(
+        "/items/{item:path}/similar",
+        tags=["recommend"],
+        summary="Items that belong to an item",
+        responses=answers(Answer, 404, 422, 504),
+    )
+    async def similar(item: ItemPath, k: K = K_DEFAULT, after: After = None) -> Response:
+        """What people who look at this item look at as well."""
+        id_in_bounds("item", item)
+        await serving.wait(after)
+        if not engine.knows_item(item):
+            raise Refusal(404, f"no event has named the item {item!r} yet", code="unknown_item")
+        with metrics.answering("similar"):
+            return json(impressions.answer(None, engine.similar(item, k)))
+
+    @app.get(
+        "/trending",
+        tags=["recommend"],
+        summary="What is popular now",
+        responses=answers(Answer, 422, 504),
+    )
+    async def trending(k: K = K_DEFAULT, after: After = None) -> Response:
+        """The same list for everybody, from time-decayed counts."""
+        await serving.wait(after)
+        with metrics.answering("trending"):
+            return json(impressions.answer(None, engine.trending(k)))
+
+
+def _events(events: Sequence[AnonymousEvent], now: float) -> list[tuple[str, str, float]]:
+    for event in events:
+        id_in_bounds("item", event.item)
+    latest = as_of(now) or 0.0
+    return [(e.item, e.type, latest if e.timestamp is None else e.timestamp) for e in events]

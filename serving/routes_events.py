@@ -1,0 +1,96 @@
+"""`POST /events`: publish one event or many, answer when the broker has acknowledged them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from streams.decode import Rejected
+
+from learners.errors import DeliveryError
+from serving.answers import Accepted, RejectedEvent, json
+from serving.errors import Refusal
+from serving.limits import read_json, writer
+from serving.live import Serving, position_token
+from serving.openapi import accepts_events, answers, needs_token
+from serving.publish import Message, Shaper
+
+__all__ = ["acknowledged", "add_routes"]
+
+
+def add_routes(app: FastAPI, serving: Serving) -> None:
+    """Add the route that publishes events."""
+    shaper = Shaper(serving.settings)
+    secret = serving.settings.token
+    check = Depends(writer(secret.get_secret_value() if secret else None))
+
+    @app.post(
+        "/events",
+        tags=["events"],
+        summary="Publish events",
+        dependencies=[check],
+        responses=answers(Accepted, 401, 403, 413, 422, 503),
+        openapi_extra=accepts_events() | needs_token(secret is not None),
+    )
+    async def publish_events(request: Request) -> Response:
+        """One event or a list of them, each with its `type`.
+
+        An event without `event_id` or `timestamp` gets one here. Each event stands for itself:
+        one that is refused is named in `rejected` and the others are published. Send your own
+        `event_id` to be able to repeat a request: a repeated event is learnt once.
+        """
+        events = await read_json(request, dict[str, Any] | list[Any])
+        messages, rejected = _sort_out(events if isinstance(events, list) else [events], shaper)
+        for refusal in rejected:
+            serving.metrics.refuse(refusal.reason)
+        positions = await acknowledged(serving, messages)
+        return json(Accepted(len(messages), rejected, position_token(positions)))
+
+
+async def acknowledged(serving: Serving, messages: Sequence[Message]) -> dict[str, int]:
+    """Publish, wait for the broker, and answer the newest offset per partition."""
+    outcomes = await asyncio.gather(
+        *(serving.publisher.publish(*message) for message in messages), return_exceptions=True
+    )
+    positions: dict[str, int] = {}
+    for message, outcome in zip(messages, outcomes, strict=True):
+        if isinstance(outcome, BaseException):
+            continue
+        partition, offset = outcome
+        label = f"{message.topic}/{partition}"
+        positions[label] = max(offset, positions.get(label, -1))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    if failures:
+        raise _undelivered(failures, len(messages), positions)
+    return positions
+
+
+def _sort_out(events: Iterable[Any], shaper: Shaper) -> tuple[list[Message], list[RejectedEvent]]:
+    messages: list[Message] = []
+    rejected: list[RejectedEvent] = []
+    for index, event in enumerate(events):
+        made = shaper.message(event)
+        if isinstance(made, Rejected):
+            rejected.append(RejectedEvent(index, made.reason, made.detail))
+        else:
+            messages.append(made)
+    return messages, rejected
+
+
+def _undelivered(
+    failures: Sequence[BaseException], asked: int, positions: dict[str, int]
+) -> BaseException:
+    first = failures[0]
+    if not isinstance(first, DeliveryError):
+        return first
+    return Refusal(
+        503,
+        f"{len(failures)} of {asked} events were not acknowledged by the broker ({first}); "
+        "send them again with the same event_id",
+        code="not_acknowledged",
+        more={"acknowledged": asked - len(failures), "token": position_token(positions)},
+    )

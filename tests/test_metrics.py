@@ -1,0 +1,90 @@
+"""What Prometheus scrapes is what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+from fakes import FakeEngine, FakeLive, FakePublisher
+from prometheus_client.parser import text_string_to_metric_families
+from served import serving
+
+from serving.api import make_api
+from serving.metrics import Metrics
+from streams.settings import Settings
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(FakeEngine(), FakeLive())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def client(metrics: Metrics) -> Iterator[httpx.Client]:
+    app = make_api(metrics.engine, FakePublisher(), Settings(), metrics.live, metrics=metrics)  # type: ignore[arg-type]
+    with serving() as running, running.client(app) as client:
+        yield client
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found[name, frozenset(labels.items())]
+
+
+def test_counts_and_figures_of_the_engine(client: httpx.Client) -> None:
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    found = samples(answer.text)
+    assert value(found, "everlearn_events_learnt_total", kind="click") == 10
+    assert value(found, "everlearn_events_rejected_total", reason="malformed_json") == 3
+    assert value(found, "everlearn_events_duplicate_total") == 1
+    assert value(found, "everlearn_hit_rate", source="blend", k="20", targets="all") == 0.4
+    assert value(found, "everlearn_hit_rate", source="popularity", k="20", targets="all") == 0.2
+    assert value(found, "everlearn_hit_rate", source="blend", k="20", targets="recent") == 0.6
+    assert value(found, "everlearn_evaluated_total", source="blend", targets="click") == 10
+    assert value(found, "everlearn_drift_alarms_total", where="overall") == 1
+    assert value(found, "everlearn_lag_events") == 0
+    assert value(found, "everlearn_ready") == 1
+
+
+def test_answers_are_timed_by_route(client: httpx.Client) -> None:
+    for path in ("/recommend/ada", "/recommend/bob", "/trending", "/items/item-1/similar"):
+        client.get(path)
+    client.post("/recommend", json=[])
+    found = samples(client.get("/metrics").text)
+    counted = {
+        route: value(found, "everlearn_answer_seconds_count", route=route)
+        for route in ("recommend", "trending", "similar", "recommend_visitor")
+    }
+    assert counted == {"recommend": 2, "trending": 1, "similar": 1, "recommend_visitor": 1}
+    assert value(found, "everlearn_impressions_total", outcome="sent") == 5
+
+
+def test_learning_is_timed_and_freshness_counted_per_event(
+    client: httpx.Client, metrics: Metrics
+) -> None:
+    metrics.learnt(0.002, np.array([time.time() - 0.02, time.time() - 20, time.time() + 5]))
+    found = samples(client.get("/metrics").text)
+    assert value(found, "everlearn_learn_seconds_count") == 1
+    assert value(found, "everlearn_freshness_seconds_count") == 3
+    assert value(found, "everlearn_freshness_seconds_bucket", le="0.001") == 1
+    assert value(found, "everlearn_freshness_seconds_bucket", le="1.0") == 2
+    assert value(found, "everlearn_freshness_seconds_bucket", le="30.0") == 3
+
+
+def test_refused_events_are_counted_by_reason(client: httpx.Client) -> None:
+    client.post("/events", json=[{"type": "sale"}, {"type": "sale"}])
+    found = samples(client.get("/metrics").text)
+    assert value(found, "everlearn_requests_refused_total", reason="unknown_type") == 2
