@@ -11,8 +11,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 
 from serving import errors, openapi, recommend, routes_events, routes_health, routes_users
+from serving.docs_page import page
 from serving.limits import BodyLimit
 from serving.live import Live, Serving
 from serving.metrics import Metrics
@@ -74,11 +77,19 @@ def make_api(
         description=DESCRIPTION.strip(),
         openapi_tags=TAGS,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     for part in (recommend, routes_events, routes_users, routes_health):
         part.add_routes(app, serving)
     errors.install(app)
     openapi.install(app)
+    app.add_route("/docs", _docs, include_in_schema=False)
     app.add_middleware(BodyLimit)
     return app
+
+
+async def _docs(request: Request) -> Response:
+    text = page(request.app.openapi(), f"{request.url.scheme}://{request.url.netloc}")
+    headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return HTMLResponse(text, headers=headers)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import schemathesis
 from fakes import FakeEngine, FakeLive, FakePublisher
@@ -37,3 +39,14 @@ def test_the_api_keeps_to_its_description(case: schemathesis.Case, url: str) -> 
     if case.path == "/events":
         excluded.append(negative_data_rejection)
     case.call_and_validate(base_url=url, excluded_checks=excluded)
+
+
+def test_the_page_tells_of_every_route_and_loads_nothing(url: str) -> None:
+    answer = httpx.get(f"{url}/docs", trust_env=False)
+    assert answer.headers["content-type"].startswith("text/html")
+    for path, operations in app.openapi()["paths"].items():
+        assert path in answer.text
+        for operation in operations.values():
+            assert operation["summary"] in answer.text
+    assert "<script" not in answer.text
+    assert not re.search(r"(src|href)=['\"]?https?:", answer.text)
