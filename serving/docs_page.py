@@ -142,5 +142,5 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _text(text: str) -> str:
-    paragraphs = (escape(part) for part in text.split("\n\n") if part)
-    return "".join(f"<p>{CODE.sub(r'<code>\1</code>', part)}</p>" for part in paragraphs)
+    marked = CODE.sub(r"<code>\1</code>", escape(text))
+    return "".join(f"<p>{paragraph}</p>" for paragraph in marked.split("\n\n") if paragraph)
