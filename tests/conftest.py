@@ -14,6 +14,13 @@ from streams.broker import EmbeddedBroker
 from streams.broker import free_port as find_free_port
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let kafka-python read its message formats the old way, which Python 3.11 warns of."""
+    config.addinivalue_line(
+        "filterwarnings", r"ignore:\w+ is deprecated. Use files\(\):DeprecationWarning"
+    )
+
+
 @pytest.fixture
 def embedded_broker() -> Iterator[EmbeddedBroker]:
     """A fresh, empty embedded broker; its `address` is host:port."""
