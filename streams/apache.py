@@ -179,10 +179,6 @@ class ApacheKafka:
         if self._temporary:
             shutil.rmtree(self.data, ignore_errors=True)
 
-    def wait(self) -> int:
-        """Wait until the Java process ends by itself; return its exit code."""
-        return self._process.wait() if self._process else 0
-
     def __enter__(self) -> Self:
         try:
             return self.start()

@@ -1,7 +1,187 @@
-"""Commands (being written)."""
+"""Commands for Kafka: `broker` and `kafka` run one, `topics` makes ours, `doctor` looks at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from streams.settings import Settings
+    from streams.topics import TopicReport
+
+__all__ = ["register"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+Broker = Annotated[
+    str | None,
+    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
+]
+
+topics = typer.Typer(help="Make and list the topics of the settings.", no_args_is_help=True)
+
+
+def broker(as_json: AsJson = False) -> None:
+    """Run the embedded broker until Ctrl-C: the Kafka protocol, in memory, no Java.
+
+    The system chooses the port. Everything it holds is gone when it stops.
+    """
+    from streams.broker import EMBEDDED_LIMITS, EmbeddedBroker
+
+    with EmbeddedBroker() as embedded:
+        _announce("Embedded broker", embedded.address, EMBEDDED_LIMITS, as_json)
+        _until_stopped(lambda: True)
+
+
+def kafka(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 9092,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps the topics; default: a temporary one, gone at exit."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a single Apache Kafka broker on 127.0.0.1 until Ctrl-C (needs Java and Maven).
+
+    Maven fetches its jars at the first start (43 MB, into ~/.cache/everlearn).
+    """
+    import signal
+
+    from learners.errors import BrokerError
+    from streams.apache import KAFKA_VERSION, ApacheKafka
+
+    # Java must not outlive us when the stop comes while it starts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ApacheKafka(port=port, data=data, say=lambda text: typer.echo(text, err=True)) as apache:
+        kept = f"Topics are kept in {apache.data}" + ("." if data else ", until it stops only.")
+        _announce(f"Apache Kafka {KAFKA_VERSION}", apache.address, kept, as_json)
+        _until_stopped(lambda: apache.running)
+        if not apache.running:
+            raise BrokerError(f"Apache Kafka ended by itself; see {apache.log_file}")
+
+
+@topics.command()
+def create(file: SettingsFile = None, broker: Broker = None, as_json: AsJson = False) -> None:
+    """Make the topics that are missing and say what differs in those that exist.
+
+    Exit code 1 when a topic differs from the settings.
+    """
+    from streams.topics import create_topics
+
+    settings = _load(file, broker)
+    reports = create_topics(settings)
+    _print_topics(settings, reports, as_json)
+    if any(report.differences for report in reports):
+        raise typer.Exit(1)
+
+
+@topics.command("list")
+def list_(file: SettingsFile = None, broker: Broker = None, as_json: AsJson = False) -> None:
+    """Show how each topic of the settings stands in Kafka; nothing is made."""
+    from streams.topics import list_topics
+
+    settings = _load(file, broker)
+    _print_topics(settings, list_topics(settings), as_json)
+
+
+def doctor(file: SettingsFile = None, broker: Broker = None, as_json: AsJson = False) -> None:
+    """Look at everything a node needs and say in words what is missing or wrong.
+
+    Exit code 1 when something fails.
+    """
+    from serving.doctor import examine
+
+    checks = []
+    for check in examine(_load(file, broker)):
+        checks.append(check)
+        if not as_json:
+            _print_check(check.status, check.what, check.value, check.cure)
+    if as_json:
+        _print_json([check._asdict() for check in checks])
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(1)
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
+    app.command()(broker)
+    app.command()(kafka)
+    app.add_typer(topics, name="topics")
+    app.command()(doctor)
+
+
+def _load(file: Path | None, broker: str | None) -> Settings:
+    from streams.settings import load_settings
+
+    return load_settings(file, broker=broker)
+
+
+def _announce(what: str, address: str, more: str, as_json: bool) -> None:
+    if as_json:
+        _print_json({"broker": address})
+        return
+    typer.echo(
+        f"{what} at {address}, until Ctrl-C\n\n  export EVERLEARN_BROKER={address}\n\n{more}"
+    )
+
+
+def _until_stopped(running: Callable[[], bool]) -> None:
+    import signal
+    import threading
+
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    while running() and not stopped.wait(0.2):
+        pass
+
+
+def _print_json(data: object) -> None:
+    import json
+
+    typer.echo(json.dumps(data))
+
+
+def _print_topics(settings: Settings, reports: Sequence[TopicReport], as_json: bool) -> None:
+    if as_json:
+        rows = [report._asdict() for report in reports]
+        for row in rows:
+            row["differences"] = [difference._asdict() for difference in row["differences"]]
+        _print_json(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from streams.broker import EMBEDDED_LIMITS
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("topic", "state", "partitions", "cleanup", "days kept"):
+        table.add_column(title, overflow="fold")
+    for report in reports:
+        kept = report.retention_days
+        days = "" if kept is None else "for ever" if kept < 0 else f"{kept:g}"
+        shown = (report.partitions or "", report.cleanup_policy or "", days)
+        table.add_row(report.name, report.state, *map(str, shown))
+    Console().print(table)
+    for report in reports:
+        for what, wanted, found in report.differences:
+            typer.echo(
+                f"{report.name}: {what} is {found}, the settings say {wanted}: change the topic "
+                f"with your Kafka tools, or topics.{report.role} in the settings"
+            )
+    if any(report.state == "on first use" for report in reports):
+        typer.echo(f"{settings.broker} is an embedded broker. {EMBEDDED_LIMITS}")
+
+
+def _print_check(status: str, what: str, value: str, cure: str) -> None:
+    color = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW}.get(status, typer.colors.RED)
+    typer.echo(f"{typer.style(f'{status:4}', fg=color)}  {what}: {value}")
+    if cure:
+        typer.echo(f"      {cure}")
