@@ -167,5 +167,6 @@ class Source(ABC):
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the source that gave this state."""
 
-    def forget_items(self, gone: NDArray[np.bool_]) -> None:
-        """Drop every trace of the item rows marked in `gone` (items capacity,), for reuse."""
+    @abstractmethod
+    def forget_items(self, rows: NDArray[np.int64]) -> None:
+        """Drop every trace of some item rows, so that they can be given to other items."""

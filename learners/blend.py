@@ -70,7 +70,11 @@ def load_blend(blend: Blend, state: Mapping[str, NDArray[np.generic]]) -> None:
 
 @jit
 def score(
-    blend: Blend, x: NDArray[np.float32], n: int, hidden: NDArray[np.float32], out: NDArray[np.float32]
+    blend: Blend,
+    x: NDArray[np.float32],
+    n: int,
+    hidden: NDArray[np.float32],
+    out: NDArray[np.float32],
 ) -> None:
     """Score the first n candidates: x (n, F), hidden (n, U) is filled, out (n,) too."""
     units = len(blend.bias)
@@ -107,7 +111,9 @@ def _softmax(scores: NDArray[np.float32], n: int) -> None:
 
 
 @jit
-def _step(weights: NDArray[np.float32], squares: NDArray[np.float32], step: NDArray[np.float32]) -> None:
+def _step(
+    weights: NDArray[np.float32], squares: NDArray[np.float32], step: NDArray[np.float32]
+) -> None:
     for i in range(len(weights)):
         gradient = step[i]
         if gradient != 0.0:

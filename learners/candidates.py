@@ -134,7 +134,7 @@ def _gather_transitions(models: Models, work: Workspace, asked: Asked, touched: 
         slow = 2.0 ** (-age / state.half_life[0])
         fast = 2.0 ** (-age / state.half_life[1])
         start = table.rows.start[x]
-        for entry in range(start, start + table.rows.count[x]):
+        for entry in range(start, start + table.rows.held[x]):
             touched = _touch(work, touched, table.item[entry])
             place = work.slot[table.item[entry]] - 1
             if place >= 0:
@@ -147,7 +147,7 @@ def _gather_transitions(models: Models, work: Workspace, asked: Asked, touched: 
         age = max(asked.now - table.touched[x], 0.0)
         slow = nearness * 2.0 ** (-age / state.half_life[0])
         start = table.rows.start[x]
-        for entry in range(start, start + table.rows.count[x]):
+        for entry in range(start, start + table.rows.held[x]):
             touched = _touch(work, touched, table.item[entry])
             place = work.slot[table.item[entry]] - 1
             if place >= 0:
@@ -231,7 +231,9 @@ def _describe_scores(work: Workspace, place: int, x: NDArray[np.float32]) -> int
         score = work.column[place, column]
         if score > 0.0:
             x[f] = score / work.largest[column]
-            x[f + 1] = (np.log(score / work.total[column] + SHARE_FLOOR) + SHARE_SHIFT) / SHARE_SHIFT
+            x[f + 1] = (
+                np.log(score / work.total[column] + SHARE_FLOOR) + SHARE_SHIFT
+            ) / SHARE_SHIFT
         else:
             x[f] = 0.0
             x[f + 1] = 0.0
@@ -244,7 +246,9 @@ def _describe_scores(work: Workspace, place: int, x: NDArray[np.float32]) -> int
 
 
 @jit
-def _describe_repeats(work: Workspace, asked: Asked, item: int, f: int, x: NDArray[np.float32]) -> int:
+def _describe_repeats(
+    work: Workspace, asked: Asked, item: int, f: int, x: NDArray[np.float32]
+) -> int:
     """In the session, its last item, nearness, how often; before the session; bought."""
     x[f : f + 6] = 0.0
     often = 0
@@ -290,5 +294,3 @@ def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
         x[f + 1] = short * x[2 * KNN + 1]
         x[f + 2] = short * x[2 * FORWARD_LAST + 1]
         x[f + 3] = short * x[2 * COLUMNS + len(EVIDENCE) + 4 + 2]
-
-

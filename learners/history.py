@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from learners.jit import jit
 
-__all__ = ["CONTEXT", "MOST_QUERY", "SHORT_QUERY", "History", "append", "begin", "make_history", "recent"]
+__all__ = [
+    "CONTEXT",
+    "MOST_QUERY",
+    "SHORT_QUERY",
+    "History",
+    "append",
+    "begin",
+    "make_history",
+    "recent",
+]
 
 MOST_QUERY = 20  # events of the session that a query looks back over
 SHORT_QUERY = 10  # a shorter session is filled up with the user's history before it
@@ -26,7 +35,7 @@ class History(NamedTuple):
     item: NDArray[np.int32]  # (users, H) item row + 1
     time: NDArray[np.uint32]  # (users, H) seconds
     kind: NDArray[np.uint8]  # (users, H)
-    count: NDArray[np.int64]  # (users,) events ever
+    total: NDArray[np.int64]  # (users,) events ever
     session_key: NDArray[np.uint64]  # (users,) hash of the event's session, 0 for none
     session_length: NDArray[np.int32]  # (users,) events of the session so far
     session_number: NDArray[np.int64]  # (users,) 1 + number in the store of sessions
@@ -53,7 +62,7 @@ def begin(history: History, user: int, key: np.uint64, time: float, gap_seconds:
 
     A session is the event's own `session` (`key`), else it is cut at `gap_seconds` of silence.
     """
-    if history.count[user] > 0:
+    if history.total[user] > 0:
         if key != 0 or history.session_key[user] != 0:
             new = key != history.session_key[user]
         else:
@@ -69,11 +78,11 @@ def begin(history: History, user: int, key: np.uint64, time: float, gap_seconds:
 @jit
 def append(history: History, user: int, item: int, kind: int, time: float) -> None:
     """Add an event to a user's ring and to the session they are in."""
-    slot = history.count[user] % history.item.shape[1]
+    slot = history.total[user] % history.item.shape[1]
     history.item[user, slot] = item + 1
     history.time[user, slot] = np.uint32(time)
     history.kind[user, slot] = kind
-    history.count[user] += 1
+    history.total[user] += 1
     history.session_length[user] += 1
     history.last[user] = max(history.last[user], time)
 
@@ -82,8 +91,8 @@ def append(history: History, user: int, item: int, kind: int, time: float) -> No
 def recent(history: History, user: int, items: NDArray[np.int32], most: int) -> int:
     """Write a user's latest item rows into `items`, most recent first; return how many."""
     length = history.item.shape[1]
-    n = min(most, min(history.count[user], length))
-    count = history.count[user]
+    n = min(most, min(history.total[user], length))
+    count = history.total[user]
     for back in range(n):
         items[back] = history.item[user, (count - 1 - back) % length] - 1
-    return n
+    return int(n)

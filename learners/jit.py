@@ -44,7 +44,7 @@ def _use_cache() -> None:
             shutil.rmtree(old, ignore_errors=True)
     except OSError:
         return  # a read-only home: numba falls back to a folder of its own, or compiles each time
-    numba.config.CACHE_DIR = str(folder)
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
 
 
 _use_cache()

@@ -111,7 +111,7 @@ def _append(state: NeighboursState, item: int, number: int) -> None:
     """Note in an item's ring that session `number` holds it."""
     rows = state.rows
     state.sessions_with[item] += 1
-    count = rows.count[item]
+    count = rows.held[item]
     if count == rows.room[item] and count < state.most[0]:
         old = rows.start[item]
         start = reserve(rows, state.session, item)
@@ -121,7 +121,7 @@ def _append(state: NeighboursState, item: int, number: int) -> None:
             settle(rows, state.session, item, start)
     if rows.room[item] > 0:
         state.session[rows.start[item] + count % rows.room[item]] = number
-        rows.count[item] = count + 1
+        rows.held[item] = count + 1
 
 
 @jit
@@ -172,7 +172,7 @@ def kth_largest(values: NDArray[np.float64], n: int, k: int) -> float:
             low = i
         else:
             break
-    return values[want]
+    return float(values[want])
 
 
 @jit
@@ -202,7 +202,7 @@ def _find(
         idf = np.log(1.0 + total / state.sessions_with[item])
         weight = np.exp(-d / DISTANCE_SCALE) * idf**IDF_POWER
         start = state.rows.start[item]
-        for i in range(min(state.rows.count[item], np.int64(state.rows.room[item]))):
+        for i in range(min(state.rows.held[item], np.int64(state.rows.room[item]))):
             number = state.session[start + i]
             if number < oldest or number == own:
                 continue
@@ -366,7 +366,7 @@ class Neighbours(Source):
             "rows.top": arrays.rows.top,
             "sessions.begun": sessions.begun,
         }
-        for column in ("start", "room", "count"):
+        for column in ("start", "room", "held"):
             state[f"rows.{column}"] = getattr(arrays.rows, column)[:n]
         for column in ("item", "length", "time", "owner"):
             state[f"sessions.{column}"] = getattr(sessions, column)[:begun]
@@ -380,9 +380,9 @@ class Neighbours(Source):
             mine[len(array) :] = 0
             mine[: len(array)] = array
 
-    def forget_items(self, gone: NDArray[np.bool_]) -> None:
-        for row in np.flatnonzero(gone & (self.arrays.rows.room[: len(gone)] > 0)):
-            release(self.arrays.rows, self.arrays.session, row)
-        self.arrays.sessions_with[gone] = 0
+    def forget_items(self, rows: NDArray[np.int64]) -> None:
+        for row in rows:
+            release(self.arrays.rows, self.arrays.session, int(row))
+        self.arrays.sessions_with[rows] = 0
         stored = self.sessions.item
-        stored[(stored > 0) & gone[stored - 1]] = 0
+        stored[np.isin(stored, rows + 1)] = 0

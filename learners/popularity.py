@@ -26,7 +26,7 @@ class PopularityState(NamedTuple):
     """Counts of all items at P half-lives."""
 
     weight: NDArray[np.float64]  # (items, P) relative to `reference`
-    count: NDArray[np.int64]  # (items,) clicks and purchases ever
+    events: NDArray[np.int64]  # (items,) clicks and purchases ever
     bought: NDArray[np.int64]  # (items,) purchases ever
     first: NDArray[np.float64]  # (items,) seconds
     last: NDArray[np.float64]  # (items,) seconds
@@ -79,10 +79,10 @@ def _rebase(state: PopularityState, life: int, time: float) -> None:
 @jit
 def learn_one(state: PopularityState, item: int, kind: int, time: float) -> None:
     """Count one click or purchase."""
-    if state.count[item] == 0:
+    if state.events[item] == 0:
         state.first[item] = time
         state.seen[0] += 1
-    state.count[item] += 1
+    state.events[item] += 1
     state.bought[item] += kind
     state.last[item] = max(state.last[item], time)
     for life in range(len(state.half_life)):
@@ -153,7 +153,7 @@ class Popularity(Source):
     @property
     def used(self) -> int:
         """Return one more than the last row with an event."""
-        rows = np.flatnonzero(self.arrays.count)
+        rows = np.flatnonzero(self.arrays.events)
         return int(rows[-1]) + 1 if len(rows) else 0
 
     def learn(self, interactions: Interactions) -> None:
@@ -170,7 +170,7 @@ class Popularity(Source):
         arrays = self.arrays
         return {
             "weight": arrays.weight[:n],
-            "count": arrays.count[:n],
+            "events": arrays.events[:n],
             "bought": arrays.bought[:n],
             "first": arrays.first[:n],
             "last": arrays.last[:n],
@@ -185,12 +185,12 @@ class Popularity(Source):
             mine[len(array) :] = 0
             mine[: len(array)] = array
 
-    def forget_items(self, gone: NDArray[np.bool_]) -> None:
+    def forget_items(self, rows: NDArray[np.int64]) -> None:
         arrays = self.arrays
-        arrays.seen[0] -= int(np.count_nonzero(arrays.count[gone[: len(arrays.count)]]))
-        for array in (arrays.weight, arrays.count, arrays.bought, arrays.first, arrays.last):
-            array[gone] = 0
-        known = np.flatnonzero(arrays.count)
+        arrays.seen[0] -= int(np.count_nonzero(arrays.events[rows]))
+        for array in (arrays.weight, arrays.events, arrays.bought, arrays.first, arrays.last):
+            array[rows] = 0
+        known = np.flatnonzero(arrays.events)
         for life in range(len(arrays.half_life)):
             order = np.argsort(-arrays.weight[known, life], kind="stable")[:TOP]
             arrays.top[life] = 0

@@ -32,7 +32,16 @@ from learners.neighbours import kth_largest
 from learners.sessions import SESSION_LENGTH, open_session
 from learners.transitions import BACKWARD_SHARE
 
-__all__ = ["LIST", "SCORED_LIFE", "SOURCES", "Events", "Tested", "ask_user", "rank", "test_then_learn"]
+__all__ = [
+    "LIST",
+    "SCORED_LIFE",
+    "SOURCES",
+    "Events",
+    "Tested",
+    "ask_user",
+    "rank",
+    "test_then_learn",
+]
 
 SOURCES = ("blend", "neighbours", "transitions", "popularity")
 BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY = range(4)
@@ -62,14 +71,14 @@ class Tested(NamedTuple):
 @jit
 def ask_user(history: History, work: Workspace, user: int, now: float) -> Asked:
     """Write a user's query into the workspace: the session so far, or more where that is short."""
-    in_session = min(np.int64(history.session_length[user]), np.int64(MOST_QUERY))
-    n = recent(history, user, work.query, max(in_session, np.int64(SHORT_QUERY)))
+    in_session = min(int(history.session_length[user]), MOST_QUERY)
+    n = recent(history, user, work.query, max(in_session, SHORT_QUERY))
     length = history.item.shape[1]
     for back in range(n):
-        slot = (history.count[user] - 1 - back) % length
+        slot = (history.total[user] - 1 - back) % length
         work.query_kind[back] = history.kind[user, slot]
-    own = np.int64(history.session_number[user] - 1)
-    return Asked(np.int64(n), min(in_session, np.int64(n)), now, own)
+    own = int(history.session_number[user] - 1)
+    return Asked(n, min(in_session, n), now, own)
 
 
 @jit
@@ -85,8 +94,8 @@ def rank(models: Models, blend: Blend, work: Workspace, asked: Asked, most: int)
 @jit
 def _single(work: Workspace, source: int, place: int) -> float:
     if source == NEIGHBOURS:
-        return work.column[place, KNN]
-    return work.column[place, FORWARD_SLOW] + BACKWARD_SHARE * work.column[place, BACKWARD]
+        return float(work.column[place, KNN])
+    return float(work.column[place, FORWARD_SLOW] + BACKWARD_SHARE * work.column[place, BACKWARD])
 
 
 @jit
@@ -125,10 +134,7 @@ def _cover(work: Workspace, covered: NDArray[np.uint8], touched: int) -> None:
 def _blend_rank(work: Workspace, kept: int, covered: NDArray[np.uint8], target: int) -> float:
     for c in range(kept):
         work.value[c] = work.score[c]
-    if kept > LIST:
-        least = kth_largest(work.value, kept, LIST)
-    else:
-        least = -np.inf
+    least = kth_largest(work.value, kept, LIST) if kept > LIST else -np.inf
     for c in range(kept):
         if work.score[c] >= least:
             covered[work.item[work.candidate[c]]] = 1
@@ -166,7 +172,7 @@ def _test(
     for place in range(LIST):
         if popular.top[SCORED_LIFE, place] > 0:
             covered[POPULARITY, popular.top[SCORED_LIFE, place] - 1] = 1
-    if popular.count[item] == 0:
+    if popular.events[item] == 0:
         ranks[:] = np.inf
     if target >= 0:
         scorer.learn_one(blend, work.feature, kept, work.hidden, work.score, target)
@@ -176,7 +182,7 @@ def _test(
 def _learn(
     history: History, models: Models, work: Workspace, user: int, item: int, kind: int, time: float
 ) -> None:
-    in_session = min(np.int64(history.session_length[user]), np.int64(CONTEXT))
+    in_session = min(int(history.session_length[user]), CONTEXT)
     n = recent(history, user, work.query, in_session)
     transitions.learn_one(models.transitions, work.query, n, item, time)
     sessions = models.sessions
@@ -208,7 +214,7 @@ def test_then_learn(
     """
     for i in range(len(events.item)):
         user, item, time = events.user[i], events.item[i], events.time[i]
-        met_before = history.count[user] > 0
+        met_before = history.total[user] > 0
         begin(history, user, events.session[i], time, gap_seconds)
         tested.valid[i] = met_before and events.tested[i]
         if tested.valid[i]:

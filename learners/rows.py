@@ -24,7 +24,7 @@ class Rows(NamedTuple):
 
     start: NDArray[np.int64]  # (rows,) first slot of the block
     room: NDArray[np.int32]  # (rows,) slots of the block
-    count: NDArray[np.int64]  # (rows,) entries ever appended (a ring) or held (a list)
+    held: NDArray[np.int64]  # (rows,) entries ever appended (a ring) or held (a list)
     free: NDArray[np.int64]  # (32,) per size class: 1 + start of a free block, 0 for none
     top: NDArray[np.int64]  # (1,) slots handed out so far
 
@@ -59,12 +59,12 @@ def reserve(rows: Rows, link: NDArray[np.int32], row: int) -> int:
     head = rows.free[size_class]
     if head > 0:
         rows.free[size_class] = link[head - 1]
-        return head - 1
+        return int(head - 1)
     start = rows.top[0]
     if start + room > len(link):
         return -1
     rows.top[0] = start + room
-    return start
+    return int(start)
 
 
 @jit
@@ -89,4 +89,4 @@ def release(rows: Rows, link: NDArray[np.int32], row: int) -> None:
     _free(rows, link, row)
     rows.start[row] = 0
     rows.room[row] = 0
-    rows.count[row] = 0
+    rows.held[row] = 0

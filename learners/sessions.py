@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from learners.jit import jit
 
-__all__ = ["SESSION_LENGTH", "Sessions", "add", "forget_owners", "holds", "make_sessions", "open_session"]
+__all__ = [
+    "SESSION_LENGTH",
+    "Sessions",
+    "add",
+    "forget_owners",
+    "holds",
+    "make_sessions",
+    "open_session",
+]
 
 SESSION_LENGTH = 20
 
@@ -49,7 +57,7 @@ def open_session(sessions: Sessions, owner: int) -> int:
     sessions.time[slot] = 0.0
     sessions.owner[slot] = owner + 1
     sessions.begun[0] = number + 1
-    return number
+    return int(number)
 
 
 @jit
@@ -65,15 +73,12 @@ def add(sessions: Sessions, number: int, item: int, time: float) -> None:
 def holds(sessions: Sessions, number: int, item: int) -> bool:
     """Tell whether an item is in a session already."""
     slot = number % len(sessions.length)
-    for place in range(sessions.length[slot]):
-        if sessions.item[slot, place] == item + 1:
-            return True
-    return False
+    return bool((sessions.item[slot, : sessions.length[slot]] == item + 1).any())
 
 
-def forget_owners(sessions: Sessions, gone: NDArray[np.bool_], erase: bool) -> None:
-    """Unname the sessions of the users marked in `gone` (users,); with `erase`, empty them too."""
-    mine = (sessions.owner > 0) & gone[sessions.owner - 1]
+def forget_owners(sessions: Sessions, users: NDArray[np.int64], erase: bool) -> None:
+    """Unname the sessions of some user rows; with `erase`, empty them too."""
+    mine = np.isin(sessions.owner, users + 1)
     sessions.owner[mine] = 0
     if erase:
         sessions.item[mine] = 0

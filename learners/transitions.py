@@ -84,7 +84,7 @@ def _decay_row(table: Table, row: int, time: float, half_life: NDArray[np.float6
     slow = np.float32(2.0 ** (-elapsed / half_life[0]))
     fast = np.float32(2.0 ** (-elapsed / half_life[1]))
     start = table.rows.start[row]
-    for slot in range(start, start + table.rows.count[row]):
+    for slot in range(start, start + table.rows.held[row]):
         table.slow[slot] *= slow
         table.fast[slot] *= fast
 
@@ -93,7 +93,7 @@ def _decay_row(table: Table, row: int, time: float, half_life: NDArray[np.float6
 def _free_slot(table: Table, row: int, most: int) -> int:
     """Return the slot for a new entry: the next one, one in a larger block, or the smallest's."""
     rows = table.rows
-    count = rows.count[row]
+    count = rows.held[row]
     if count == rows.room[row] and count < most:
         old = rows.start[row]
         start = reserve(rows, table.item, row)
@@ -104,13 +104,13 @@ def _free_slot(table: Table, row: int, most: int) -> int:
                 table.fast[start + i] = table.fast[old + i]
             settle(rows, table.item, row, start)
     if count < rows.room[row]:
-        rows.count[row] = count + 1
-        return rows.start[row] + count
+        rows.held[row] = count + 1
+        return int(rows.start[row] + count)
     smallest = rows.start[row]
     for slot in range(rows.start[row] + 1, rows.start[row] + count):
         if table.slow[slot] < table.slow[smallest]:
             smallest = slot
-    return smallest
+    return int(smallest)
 
 
 @jit
@@ -131,7 +131,7 @@ def _add(
         slow *= np.float32(2.0 ** (-late / half_life[0]))
         fast *= np.float32(2.0 ** (-late / half_life[1]))
     start = table.rows.start[row]
-    for slot in range(start, start + table.rows.count[row]):
+    for slot in range(start, start + table.rows.held[row]):
         if table.item[slot] == item:
             table.slow[slot] += slow
             table.fast[slot] += fast
@@ -171,7 +171,9 @@ def _learn(state: TransitionsState, events: Interactions) -> None:
 
 
 @jit
-def _score(state: TransitionsState, query: NDArray[np.int32], now: float, out: NDArray[np.float64]) -> None:
+def _score(
+    state: TransitionsState, query: NDArray[np.int32], now: float, out: NDArray[np.float64]
+) -> None:
     found = 0
     for i in range(len(query)):
         x = query[i]
@@ -185,7 +187,7 @@ def _score(state: TransitionsState, query: NDArray[np.int32], now: float, out: N
             age = max(now - table.touched[x], 0.0) / state.half_life[0]
             weight = share * 2.0**-age / (1.0 + i)
             start = table.rows.start[x]
-            for slot in range(start, start + table.rows.count[x]):
+            for slot in range(start, start + table.rows.held[x]):
                 if table.item[slot] < len(out):
                     out[table.item[slot]] += weight * table.slow[slot]
 
@@ -200,13 +202,13 @@ def _forget(table: Table, gone: NDArray[np.bool_]) -> None:
             table.touched[row] = 0.0
             continue
         kept = start = table.rows.start[row]
-        for slot in range(start, start + table.rows.count[row]):
+        for slot in range(start, start + table.rows.held[row]):
             if not gone[table.item[slot]]:
                 table.item[kept] = table.item[slot]
                 table.slow[kept] = table.slow[slot]
                 table.fast[kept] = table.fast[slot]
                 kept += 1
-        table.rows.count[row] = kept - start
+        table.rows.held[row] = kept - start
 
 
 class Transitions(Source):
@@ -246,7 +248,7 @@ class Transitions(Source):
             used = np.flatnonzero(table.rows.room)
             n = int(used[-1]) + 1 if len(used) else 0
             top = int(table.rows.top[0])
-            for column in ("start", "room", "count"):
+            for column in ("start", "room", "held"):
                 state[f"{name}.{column}"] = getattr(table.rows, column)[:n]
             state[f"{name}.touched"] = table.touched[:n]
             for column in ("item", "slow", "fast"):
@@ -263,7 +265,9 @@ class Transitions(Source):
                 mine[len(array) :] = 0
                 mine[: len(array)] = array
 
-    def forget_items(self, gone: NDArray[np.bool_]) -> None:
+    def forget_items(self, rows: NDArray[np.int64]) -> None:
+        gone = np.zeros(len(self.arrays.forward.touched), np.bool_)
+        gone[rows] = True
         for _, table in self._tables():
             _forget(table, gone)
 

@@ -1,0 +1,61 @@
+"""What `item` events say of items: category, price, title, and whether they can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.base import CatalogueEntry
+
+__all__ = ["Catalogue"]
+
+
+class Catalogue:
+    """Entries by item row; an event overwrites the fields that it names.
+
+    Examples
+    --------
+    >>> catalogue = Catalogue()
+    >>> catalogue.update(3, CatalogueEntry(title="Herb knife", price=12.0))
+    >>> catalogue.update(3, CatalogueEntry(available=False))
+    >>> catalogue.entries[3].title, catalogue.hidden
+    ('Herb knife', {3})
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[int, CatalogueEntry] = {}
+        self.hidden: set[int] = set()  # rows that no answer may name
+
+    def update(self, row: int, entry: CatalogueEntry) -> None:
+        """Enter what an event says."""
+        said = {name: value for name, value in asdict(entry).items() if value is not None}
+        merged = replace(self.entries.get(row, CatalogueEntry()), **said)
+        self.entries[row] = merged
+        if merged.deleted or merged.available is False:
+            self.hidden.add(row)
+        else:
+            self.hidden.discard(row)
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Drop the entries of rows that are given up."""
+        for row in rows:
+            self.entries.pop(int(row), None)
+            self.hidden.discard(int(row))
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return all entries as one run of JSON."""
+        rows = sorted(self.entries)
+        encoded = msgspec.json.encode([(row, self.entries[row]) for row in rows])
+        return {"json": np.frombuffer(encoded, np.uint8)}
+
+    def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Become the catalogue that gave this state."""
+        pairs = msgspec.json.decode(state["json"].tobytes(), type=list[tuple[int, CatalogueEntry]])
+        self.entries.clear()
+        self.hidden.clear()
+        for row, entry in pairs:
+            self.update(row, entry)

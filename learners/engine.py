@@ -1,0 +1,317 @@
+"""The engine: events in, recommendations out. Start reading here.
+
+`learn` takes a batch in order: each event is admitted once (`ledger`), its ids become rows
+(`vocab`), and `prequential.test_then_learn` ranks for a sample before it learns all. `recommend`
+asks the same kernels. Everything the next event reads is in `state()`; the same events in the same
+order give the same `fingerprint()`, byte for byte, however they were cut into batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.answers import Answers
+from learners.base import (
+    CLICK,
+    ERASURE,
+    ITEM,
+    KINDS,
+    PURCHASE,
+    Batch,
+    CatalogueEntry,
+    EngineConfig,
+    Recommendation,
+    UserView,
+)
+from learners.catalogue import Catalogue
+from learners.drift import HitRateDrift
+from learners.evaluate import Prequential
+from learners.ledger import admit
+from learners.memory import Memory
+from learners.prequential import SOURCES, Events, Tested, test_then_learn
+from learners.turnstile import Turnstile
+
+__all__ = ["Engine"]
+
+CHUNK = 256  # events learnt under one hold of the lock: a query waits a few milliseconds at most
+
+
+class Engine:
+    """An online recommender over clicks and purchases.
+
+    One thread learns; any thread may ask. Positions and watermarks of the log it has learnt are
+    kept beside the state, so that a checkpoint holds both.
+
+    Parameters
+    ----------
+    config : EngineConfig, optional
+        Capacities, half-lives, seed; the defaults when left out.
+    """
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        self.config = config or EngineConfig()
+        self.memory = Memory.make(self.config)
+        self.evaluation = Prequential(self.config.items)
+        self.drift = HitRateDrift("overall")
+        self.catalogue = Catalogue()
+        self.clock = 0.0  # event time, seconds
+        self.learnt = dict.fromkeys(KINDS, 0)
+        self.duplicates = 0
+        self.rejected: dict[str, int] = {}
+        self.logs: list[str] = []
+        self.positions: dict[str, int] = {}
+        self.watermarks: dict[str, float] = {}
+        self._turn = Turnstile()
+        self._answers = Answers(self.memory, self.catalogue)
+
+    # Learning
+
+    def learn(self, batch: Batch) -> int:
+        """Learn a batch in order; return how many of its events were new.
+
+        Runs on one thread only. Positions move when all of the batch has been learnt.
+        """
+        logs = np.array([self._log(name) for name in batch.logs], np.int32)[batch.log]
+        before = sum(self.learnt.values())
+        for start in range(0, len(batch), CHUNK):
+            with self._turn:
+                self._learn_chunk(batch, logs, start, min(start + CHUNK, len(batch)))
+        for reason, count in batch.rejected.items():
+            self.rejected[reason] = self.rejected.get(reason, 0) + count
+        self.positions.update(batch.positions)
+        self.watermarks.update(batch.watermarks)
+        return sum(self.learnt.values()) - before
+
+    def _log(self, name: str) -> int:
+        if name not in self.logs:
+            self.logs.append(name)
+        return self.logs.index(name)
+
+    def _learn_chunk(self, batch: Batch, logs: NDArray[np.int32], start: int, stop: int) -> None:
+        fresh = np.empty(stop - start, np.bool_)
+        admit(self.memory.ledger, batch.event_hash[start:stop], logs[start:stop], fresh)
+        places = start + np.flatnonzero(fresh)
+        self.duplicates += stop - start - len(places)
+        kinds = batch.kind[places]
+        for kind, count in enumerate(np.bincount(kinds, minlength=len(KINDS))):
+            self.learnt[KINDS[kind]] += int(count)
+        begin = 0
+        for cut in np.flatnonzero(kinds == ERASURE):
+            self._learn_run(batch, places[begin:cut])
+            self.memory.erase(batch.user[places[cut]])
+            begin = int(cut) + 1
+        self._learn_run(batch, places[begin:])
+
+    def _learn_run(self, batch: Batch, places: NDArray[np.int64]) -> None:
+        """Learn events without an erasure, evicting wherever rows run out."""
+        kinds = batch.kind[places]
+        named = places[(kinds <= PURCHASE) | (kinds == ITEM)]
+        memory = self.memory
+        while len(named):
+            acts = batch.kind[named] <= PURCHASE
+            items = [batch.item[i] for i in named]
+            users = [batch.user[i] for i in named[acts]]
+            reach = memory.items.room(items)
+            if (most_acts := memory.users.room(users)) < len(users):
+                reach = min(reach, int(np.flatnonzero(acts)[most_acts]))
+            if reach:
+                self._learn_rows(batch, named[:reach], acts[:reach], items[:reach], users)
+            named = named[reach:]
+            if len(named):
+                self._evict()
+
+    def _learn_rows(
+        self,
+        batch: Batch,
+        places: NDArray[np.int64],
+        acts: NDArray[np.bool_],
+        items: list[str],
+        users: list[str],
+    ) -> None:
+        memory = self.memory
+        count = memory.events + np.cumsum(acts)
+        rows = memory.items.assign(items)
+        memory.items.last_seen[rows] = count
+        for place, row in zip(places[~acts], rows[~acts], strict=True):
+            self.catalogue.update(int(row), batch.catalogue.get(int(place), CatalogueEntry()))
+        acting = places[acts]
+        if not len(acting):
+            return
+        user_rows = memory.users.assign(users[: len(acting)])
+        memory.users.last_seen[user_rows] = count[acts]
+        sessions = [batch.session[i] for i in acting]
+        sampled = batch.event_hash[acting] % np.uint64(self.config.evaluate_one_in) == 0
+        events = Events(
+            user_rows,
+            rows[acts],
+            batch.kind[acting],
+            batch.timestamp[acting],
+            memory.session_keys(sessions),
+            sampled,
+        )
+        self._test_then_learn(events)
+
+    def _test_then_learn(self, events: Events) -> None:
+        memory = self.memory
+        n = len(events.item)
+        tested = Tested(np.empty((n, len(SOURCES))), np.empty(n, np.bool_), self.evaluation.covered)
+        test_then_learn(
+            memory.history,
+            memory.models,
+            memory.blend,
+            memory.work,
+            events,
+            tested,
+            self.config.session_gap_seconds,
+            self.config.candidates,
+        )
+        self.evaluation.record(tested.rank, tested.valid, events.kind, events.time, memory.events)
+        for i in np.flatnonzero(tested.valid):
+            hit = bool(tested.rank[i, 0] <= 20)
+            self.drift.update(hit, memory.events + int(i) + 1, float(events.time[i]))
+        memory.events += n
+        self.clock = max(self.clock, float(events.time.max()))
+
+    def _evict(self) -> None:
+        """Give up the longest unseen rows of whichever vocabulary is full."""
+        if len(self.memory.users) == self.memory.users.capacity:
+            self.memory.evict_users()
+        if len(self.memory.items) == self.memory.items.capacity:
+            rows = self.memory.evict_items()
+            self.evaluation.forget_items(rows)
+            self.catalogue.forget(rows)
+
+    # Asking
+
+    def recommend(
+        self,
+        user: str | None = None,
+        *,
+        events: Sequence[tuple[str, str, float]] = (),
+        k: int = 10,
+        exclude: Collection[str] = (),
+    ) -> list[Recommendation]:
+        """Return the k best items for a user, or for an anonymous list of events.
+
+        Parameters
+        ----------
+        user : str, optional
+            Unknown users get what is popular.
+        events : sequence of (item, kind, seconds), oldest first
+            Read where no user is named.
+        k : int
+            Length of the answer; shorter only where fewer items are known.
+        exclude : {"seen", "bought"}
+            Leave out what the user has clicked or bought, as far as the history reaches.
+        """
+        with self._turn:
+            return self._answers.recommend(self.clock, user, events, k, exclude)
+
+    def similar(self, item: str, k: int = 10) -> list[Recommendation]:
+        """Return the k items that follow or accompany an item; empty when it is unknown."""
+        with self._turn:
+            return self._answers.similar(self.clock, item, k)
+
+    def trending(self, k: int = 10) -> list[Recommendation]:
+        """Return the k items most clicked lately."""
+        with self._turn:
+            return self._answers.trending(self.clock, k)
+
+    def user(self, user: str) -> UserView | None:
+        """Return what is held of a user, `None` when that is nothing."""
+        with self._turn:
+            return self._answers.user(user)
+
+    def knows_item(self, item: str) -> bool:
+        """Tell whether an item was clicked, bought or listed in the catalogue."""
+        return self.memory.items.row(item) >= 0
+
+    def entry(self, item: str) -> CatalogueEntry | None:
+        """Return what the catalogue says of an item."""
+        return self.catalogue.entries.get(self.memory.items.row(item))
+
+    # The books
+
+    def report(self) -> dict[str, object]:
+        """Return counts, prequential figures by source, windows and alarms, as plain values."""
+        seen = int(self.memory.popular.arrays.seen[0])
+        return {
+            "events": sum(self.learnt.values()),
+            "learnt": dict(self.learnt),
+            "duplicates": self.duplicates,
+            "rejected": dict(self.rejected),
+            "users": len(self.memory.users),
+            "items": len(self.memory.items),
+            "clock": self.clock,
+            "metrics": self.evaluation.metrics(seen=seen),
+            "clicks": self.evaluation.metrics(CLICK),
+            "purchases": self.evaluation.metrics(PURCHASE),
+            "recent": self.evaluation.recent(),
+            "windows": self.evaluation.windows(),
+            "alarms": self.drift.report(),
+        }
+
+    def ledger(self) -> dict[str, dict[str, int]]:
+        """Return count, xor and sum (modulo 2^64) of the event-id hashes learnt per partition."""
+        totals = self.memory.ledger.total
+        return {
+            name: dict(zip(("count", "xor", "sum"), map(int, totals[i]), strict=True))
+            for i, name in enumerate(self.logs)
+        }
+
+    def capacity_bytes(self) -> int:
+        """Return the bytes that all arrays take when every capacity is used up."""
+        return self.memory.capacity_bytes() + self.evaluation.covered.nbytes
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the learnt state as named arrays; call it where nothing is being learnt."""
+        parts = {
+            **self.memory.parts(),
+            "evaluation": self.evaluation.state(self.memory.items.used),
+            "drift": self.drift.state(),
+            "catalogue": self.catalogue.state(),
+            "engine": {
+                "clock": np.array([self.clock]),
+                "events": np.array([self.memory.events, self.duplicates, *self.learnt.values()]),
+            },
+        }
+        return {
+            f"{part}/{key}": array
+            for part, arrays in parts.items()
+            for key, array in arrays.items()
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Become the engine that gave this state; positions and ledger are the checkpoint's."""
+        parts: dict[str, dict[str, NDArray[np.generic]]] = {}
+        for name, array in state.items():
+            part, _, key = name.partition("/")
+            parts.setdefault(part, {})[key] = array
+        self.memory.load_parts(parts)
+        self.evaluation.load_state(parts["evaluation"])
+        self.drift.load_state(parts["drift"])
+        self.catalogue.load_state(parts["catalogue"])
+        self.clock = float(parts["engine"]["clock"][0])
+        self.memory.events, self.duplicates, *counts = map(int, parts["engine"]["events"])
+        self.learnt = dict(zip(KINDS, counts, strict=True))
+
+    def fingerprint(self) -> str:
+        """Return a digest of the learnt state; call it where nothing is being learnt.
+
+        Positions and ledger are left out: the same events from another log give the same answers.
+        """
+        return fingerprint_of(self.state())
+
+
+def fingerprint_of(state: Mapping[str, NDArray[np.generic]]) -> str:
+    """Return the digest of a state, 32 hexadecimal digits."""
+    digest = blake2b(digest_size=16)
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.data.cast("B") if array.size else b"")
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""Admission: every event counts once, and the books can be checked.
+
+Ids of recent events are kept as hashes in two generations of a hash set: when the younger one is
+full, the older is dropped. So at least the last `dedupe_events` ids are known, at most twice as
+many. The ledger sums what was admitted per partition: count, xor and sum of the id hashes, which
+no loss and no repetition leaves unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.jit import jit
+
+__all__ = ["Ledger", "admit", "make_ledger"]
+
+MOST_LOGS = 4096  # partitions of all topics together
+
+
+class Ledger(NamedTuple):
+    """Known event ids and the sums per partition."""
+
+    known: NDArray[np.uint64]  # (2, slots) open addressing, 0 is empty
+    filled: NDArray[np.int64]  # (2,) 0: ids in the younger generation, 1: which one it is
+    most: NDArray[np.int64]  # (1,) ids of a generation at most
+    total: NDArray[np.uint64]  # (logs, 3) count, xor, sum modulo 2^64
+
+
+def make_ledger(dedupe_events: int) -> Ledger:
+    """Return books without an entry."""
+    slots = 1 << max(2 * dedupe_events - 1, 1).bit_length()
+    return Ledger(
+        np.zeros((2, slots), np.uint64),
+        np.zeros(2, np.int64),
+        np.array([dedupe_events], np.int64),
+        np.zeros((MOST_LOGS, 3), np.uint64),
+    )
+
+
+@jit
+def _find(table: NDArray[np.uint64], key: np.uint64) -> int:
+    mask = np.uint64(len(table) - 1)
+    slot = key & mask
+    while table[slot] != 0 and table[slot] != key:
+        slot = (slot + np.uint64(1)) & mask
+    return int(slot)
+
+
+@jit
+def admit(
+    ledger: Ledger, hashes: NDArray[np.uint64], logs: NDArray[np.int32], fresh: NDArray[np.bool_]
+) -> None:
+    """Mark in `fresh` (n,) the events whose id is new, and enter them in the books."""
+    for i in range(len(hashes)):
+        key = max(hashes[i], np.uint64(1))
+        young = ledger.filled[1]
+        slot = _find(ledger.known[young], key)
+        older = ledger.known[1 - young]
+        fresh[i] = ledger.known[young, slot] == 0 and older[_find(older, key)] == 0
+        if not fresh[i]:
+            continue
+        if ledger.filled[0] == ledger.most[0]:
+            young = 1 - young
+            ledger.known[young, :] = 0
+            ledger.filled[1] = young
+            ledger.filled[0] = 0
+            slot = _find(ledger.known[young], key)
+        ledger.known[young, slot] = key
+        ledger.filled[0] += 1
+        total = ledger.total[logs[i]]
+        total[0] += np.uint64(1)
+        total[1] ^= hashes[i]
+        total[2] += hashes[i]

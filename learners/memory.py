@@ -1,0 +1,149 @@
+"""What the engine has learnt: vocabularies, histories, sources, blend and books, in one place.
+
+All arrays are reserved at full capacity when it is made; the system backs a page with memory when
+it is first written, so the use grows with the data and the bound is known beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from learners.base import EngineConfig
+from learners.blend import Blend, blend_state, load_blend, make_blend
+from learners.candidates import FEATURES, Models, Workspace, make_workspace
+from learners.history import History, make_history
+from learners.ledger import Ledger, make_ledger
+from learners.neighbours import Neighbours
+from learners.popularity import Popularity
+from learners.sessions import forget_owners
+from learners.transitions import Transitions
+from learners.vocab import Vocabulary
+
+__all__ = ["MOST_CANDIDATES", "Memory"]
+
+MOST_CANDIDATES = 1024  # of one answer
+
+
+@dataclass(slots=True)
+class Memory:
+    """The arrays of an engine and the operations that touch several of them."""
+
+    users: Vocabulary
+    items: Vocabulary
+    history: History
+    near: Neighbours
+    following: Transitions
+    popular: Popularity
+    blend: Blend
+    ledger: Ledger
+    work: Workspace
+    models: Models
+    events: int = 0  # clicks and purchases learnt
+
+    @classmethod
+    def make(cls, config: EngineConfig) -> Memory:
+        """Return empty memory of the configured capacities."""
+        ring = 1 << max(config.neighbour_sessions - 1, 3).bit_length()
+        slots = 1 << max(config.transition_slots - 1, 3).bit_length()
+        near = Neighbours(
+            config.items,
+            config.sessions,
+            ring,
+            config.neighbours,
+            config.neighbour_half_life_seconds,
+        )
+        following = Transitions(config.items, config.transition_half_lives_seconds, slots)
+        popular = Popularity(config.items, config.popularity_half_lives_seconds)
+        units = config.hidden_units
+        return cls(
+            Vocabulary(config.users),
+            Vocabulary(config.items),
+            make_history(config.users, config.history_length),
+            near,
+            following,
+            popular,
+            make_blend(FEATURES, units, config.seed),
+            make_ledger(config.dedupe_events),
+            make_workspace(config.items, config.sessions, ring, units, MOST_CANDIDATES),
+            Models(near.sessions, near.arrays, following.arrays, popular.arrays),
+        )
+
+    def session_keys(self, sessions: Sequence[str]) -> NDArray[np.uint64]:
+        """Return a hash of each event's own session, 0 where it names none."""
+        if not any(sessions):
+            return np.zeros(len(sessions), np.uint64)
+        hash_of = xxhash.xxh3_64_intdigest
+        return np.array([hash_of(name.encode()) if name else 0 for name in sessions], np.uint64)
+
+    def erase(self, user: str) -> None:
+        """Remove a user: the history, their sessions, and the id itself."""
+        row = self.users.row(user)
+        if row >= 0:
+            self._forget_users(np.array([row]), erase=True)
+
+    def evict_users(self) -> None:
+        """Give up the users unseen for longest; their sessions stay, nobody's."""
+        self._forget_users(self.users.oldest(), erase=False)
+
+    def _forget_users(self, rows: NDArray[np.int64], erase: bool) -> None:
+        for array in self.history:
+            array[rows] = 0
+        forget_owners(self.near.sessions, rows, erase)
+        self.users.free(map(int, rows))
+
+    def evict_items(self) -> NDArray[np.int64]:
+        """Give up the items unseen for longest, everywhere; return their rows."""
+        rows = self.items.oldest()
+        for source in (self.near, self.following, self.popular):
+            source.forget_items(rows)
+        kept = self.history.item[: self.users.used]
+        kept[np.isin(kept, rows + 1)] = 0
+        self.items.free(map(int, rows))
+        return rows
+
+    def capacity_bytes(self) -> int:
+        """Return the bytes of all arrays at full capacity."""
+        parts = (self.history, self.near.arrays, self.near.sessions, self.following.arrays)
+        others = (self.popular.arrays, self.blend, self.ledger, self.work)
+        return sum(_bytes(part) for part in (*parts, *others))
+
+    def parts(self) -> dict[str, dict[str, NDArray[np.generic]]]:
+        """Return the state by part, the used rows only."""
+        n = self.users.used
+        return {
+            "users": self.users.state(),
+            "items": self.items.state(),
+            "history": {name: array[:n] for name, array in self.history._asdict().items()},
+            "neighbours": self.near.state(),
+            "transitions": self.following.state(),
+            "popularity": self.popular.state(),
+            "blend": blend_state(self.blend),
+            "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
+        }
+
+    def load_parts(self, parts: Mapping[str, Mapping[str, NDArray[np.generic]]]) -> None:
+        """Become the memory that gave this state."""
+        self.users.load_state(parts["users"])
+        self.items.load_state(parts["items"])
+        for name, array in parts["history"].items():
+            mine = getattr(self.history, name)
+            mine[len(array) :] = 0
+            mine[: len(array)] = array
+        self.near.load_state(parts["neighbours"])
+        self.following.load_state(parts["transitions"])
+        self.popular.load_state(parts["popularity"])
+        load_blend(self.blend, parts["blend"])
+        self.ledger.known[...] = parts["known"]["ids"]
+        self.ledger.filled[...] = parts["known"]["filled"]
+
+
+def _bytes(part: Any) -> int:
+    if isinstance(part, np.ndarray):
+        return int(part.nbytes)
+    return sum(_bytes(each) for each in part)

@@ -1,0 +1,95 @@
+"""Checkpoints: what was learnt comes back byte for byte, and damage is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from learners.base import CLICK
+from learners.checkpoint import CheckpointStore
+from learners.engine import Engine
+from learners.errors import CheckpointError
+from tests.test_engine import CONFIG, batch_of, checkerboard, cut
+
+
+def saved(folder: Path, counts: tuple[int, ...] = (1000, 2000)) -> tuple[Engine, CheckpointStore]:
+    engine, store = Engine(CONFIG), CheckpointStore(folder)
+    whole = batch_of(checkerboard(3000))
+    start = 0
+    for stop in counts:
+        engine.learn(cut(whole, start, stop))
+        store.write(store.capture(engine))
+        start = stop
+    return engine, store
+
+
+def test_a_run_resumed_in_the_middle_ends_in_the_same_state(tmp_path: Path) -> None:
+    engine, store = saved(tmp_path)
+    resumed = Engine(CONFIG)
+    folder = store.load(resumed)
+    assert folder is not None
+    assert folder.name == "00000002"
+    assert store.problems == []
+    assert resumed.fingerprint() == engine.fingerprint()
+    assert resumed.positions == engine.positions
+    assert resumed.ledger() == engine.ledger()
+    rest = cut(batch_of(checkerboard(3000)), 2000, 3000)
+    for each in (engine, resumed):
+        each.learn(rest)
+    assert resumed.fingerprint() == engine.fingerprint()
+    assert resumed.report() == engine.report()
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "no manifest", "torn manifest"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage: str) -> None:
+    saved(tmp_path)
+    state = tmp_path / "00000002" / "state.safetensors"
+    manifest = tmp_path / "00000002" / "manifest.json"
+    data = state.read_bytes()
+    if damage == "flip":
+        middle = len(data) // 2
+        state.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    elif damage == "truncate":
+        state.write_bytes(data[:-100])
+    elif damage == "empty":
+        state.write_bytes(b"")
+    elif damage == "no manifest":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(manifest.read_bytes()[:200])
+    store, engine = CheckpointStore(tmp_path), Engine(CONFIG)
+    folder = store.load(engine)
+    assert folder is not None
+    assert folder.name == "00000001"
+    assert sum(engine.learnt.values()) == 1000
+    assert len(store.problems) == 1
+    assert "00000002 is refused" in store.problems[0]
+
+
+def test_an_unfinished_checkpoint_is_not_seen_and_only_the_newest_stay(tmp_path: Path) -> None:
+    saved(tmp_path, (100, 200, 300, 400, 500))
+    (tmp_path / "00000009.tmp").mkdir()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == [
+        "00000003",
+        "00000004",
+        "00000005",
+    ]
+    engine = Engine(CONFIG)
+    CheckpointStore(tmp_path).load(engine)
+    assert sum(engine.learnt.values()) == 500
+
+
+def test_settings_that_shape_the_state_cannot_change_silently(tmp_path: Path) -> None:
+    saved(tmp_path)
+    with pytest.raises(CheckpointError, match=r"engine.hidden_units = 16, the settings say 8"):
+        CheckpointStore(tmp_path).load(Engine(replace(CONFIG, hidden_units=8)))
+    larger = Engine(replace(CONFIG, users=400))
+    assert CheckpointStore(tmp_path).load(larger) is not None
+    larger.learn(batch_of([(CLICK, "one more", "i1", 99_000.0)], "more"))
+    assert larger.user("one more") is not None
+
+
+def test_an_empty_folder_is_a_fresh_start(tmp_path: Path) -> None:
+    assert CheckpointStore(tmp_path / "none yet").load(Engine(CONFIG)) is None
