@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from fakes import FakeEngine, FakeLive, FakePublisher
-from served import Served, serving
 
 from learners.base import UserView
 from serving.api import make_api
 from serving.live import position_token
 from streams.settings import Settings
+from tests.fakes import FakeEngine, FakeLive, FakePublisher
+from tests.served import Served, serving
 
 TOKEN = "correct-horse-battery"  # noqa: S105
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
-from fakes import FakeEngine, FakeLive, FakePublisher
 from prometheus_client.parser import text_string_to_metric_families
-from served import serving
 
 from serving.api import make_api
 from serving.metrics import Metrics
 from streams.settings import Settings
+from tests.fakes import FakeEngine, FakeLive, FakePublisher
+from tests.served import serving
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 import schemathesis
-from fakes import FakeEngine, FakeLive, FakePublisher
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
-from served import serving
 
 from serving.api import make_api
 from streams.settings import Settings
+from tests.fakes import FakeEngine, FakeLive, FakePublisher
+from tests.served import serving
 
 app = make_api(FakeEngine(), FakePublisher(), Settings(), FakeLive())  # type: ignore[arg-type]
 schema = schemathesis.openapi.from_dict(app.openapi())
