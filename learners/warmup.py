@@ -1,0 +1,43 @@
+"""Compile every kernel once, so that the first node starts in seconds: `python -m learners.warmup`.
+
+The compiled kernels stay in the cache of `learners.jit`; a second run finds them there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from learners.base import Batch, EngineConfig
+from learners.engine import Engine
+
+__all__ = ["warm_up"]
+
+
+def warm_up() -> None:
+    """Learn and answer once with a tiny engine: each kernel is compiled, or read from the cache."""
+    n = 64
+    engine = Engine(
+        EngineConfig(users=8, items=16, sessions=16, dedupe_events=256, evaluate_one_in=1)
+    )
+    batch = Batch(
+        kind=np.zeros(n, np.uint8),
+        user=[f"user-{i % 12}" for i in range(n)],
+        item=[f"item-{i % 24}" for i in range(n)],
+        session=[""] * n,
+        timestamp=np.arange(n, dtype=np.float64) + 1.0,
+        event_hash=np.arange(1, n + 1, dtype=np.uint64),
+        value=np.zeros(n),
+        log=np.zeros(n, np.int32),
+        logs=["warm-up/0"],
+    )
+    engine.learn(batch)
+    engine.recommend("user-1", k=5)
+
+
+if __name__ == "__main__":
+    import time
+
+    print("compiling the kernels (once; up to a minute) ...", flush=True)
+    started = time.perf_counter()
+    warm_up()
+    print(f"kernels ready after {time.perf_counter() - started:.0f} s", flush=True)
