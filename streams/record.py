@@ -1,0 +1,301 @@
+"""Recording: topics of a broker, from somewhere to their ends or on and on, as a parquet log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from learners.errors import BrokerError, SettingsError, TopicError
+from streams.broker import is_embedded
+from streams.log import SCHEMA, LogAbout, LogWriter
+from streams.security import confluent_options
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Message
+
+__all__ = ["EVERYTHING", "Range", "TopicReader", "record_topics"]
+
+FETCH = 10_000
+POLL_SECONDS = 0.2
+TIMEOUT_SECONDS = 15.0
+
+log = logging.getLogger("everlearn.record")
+
+Part = tuple[str, int]
+Progress = Callable[[int, int], None]  # records read, records to read
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which records: offsets (in every partition) or record times in seconds; `stop` is outside."""
+
+    start_offset: int = 0
+    stop_offset: int | None = None
+    start_time: float | None = None
+    stop_time: float | None = None
+
+    @classmethod
+    def parse(cls, start: str | None, stop: str | None) -> Range:
+        """Read `--from` and `--to`: an offset, or a time as ISO 8601 (UTC without a zone).
+
+        >>> Range.parse("100", "2025-06-01T12:00")
+        Range(start_offset=100, stop_offset=None, start_time=None, stop_time=1748779200.0)
+        """
+        values: dict[str, Any] = {}
+        for end, text in (("start", start), ("stop", stop)):
+            if text is not None and text.isascii() and text.isdigit():
+                values[f"{end}_offset"] = int(text)
+            elif text is not None:
+                values[f"{end}_time"] = _seconds(text)
+        return cls(**values)
+
+    def keeps(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Keep the records that are inside."""
+        conditions = [pl.col("offset") >= self.start_offset]
+        if self.stop_offset is not None:
+            conditions.append(pl.col("offset") < self.stop_offset)
+        if self.start_time is not None:
+            conditions.append(pl.col("timestamp") >= self.start_time * 1000)
+        if self.stop_time is not None:
+            conditions.append(pl.col("timestamp") < self.stop_time * 1000)
+        return frame.filter(*conditions)
+
+
+EVERYTHING = Range()
+
+
+def _seconds(text: str) -> float:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(
+            f"{text!r} is neither an offset nor a time: write 1200 or 2025-06-01T12:00:00"
+        ) from error
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+class TopicReader:
+    """Reads topics of a broker without a consumer group, up to the ends they have at the start.
+
+    Parameters
+    ----------
+    settings
+        Broker, security, and the topics that carry events.
+    topics
+        Topics to read by name; those of the settings that exist, when left out.
+    chosen
+        Which of their records.
+    follow
+        Go on with what arrives later; stop by closing the iterator.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: list[str] | None = None,
+        *,
+        chosen: Range = EVERYTHING,
+        follow: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.chosen = chosen
+        self.follow = follow
+        self.read = 0
+        self._consumer = self._connect()
+        try:
+            self.topics = self._existing(topics)
+            self._start = self._starts()
+            self._stop = self._stops()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def total(self) -> int:
+        """How many offsets lie between the starts and the ends."""
+        return sum(max(0, stop - self._start[part]) for part, stop in self._stop.items())
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """Yield records as frames of the log's columns; those of a partition in order."""
+        from confluent_kafka import TopicPartition
+
+        waiting = {part for part, stop in self._stop.items() if stop > self._start[part]}
+        parts = self._stop if self.follow else waiting
+        self._consumer.assign([TopicPartition(*part, self._start[part]) for part in parts])
+        while waiting or self.follow:
+            messages = self._consumer.consume(FETCH, POLL_SECONDS)
+            records = [message for message in messages if message.error() is None]
+            for part, offset in _reached(messages).items():
+                if part in waiting and offset >= self._stop[part]:
+                    waiting.discard(part)
+            if records:
+                self.read += len(records)
+                yield self._inside(_frame(records))
+
+    def _inside(self, frame: pl.DataFrame) -> pl.DataFrame:
+        if not self.follow:
+            ends = pl.DataFrame(
+                [(*part, stop) for part, stop in self._stop.items()],
+                schema={"topic": pl.String, "partition": pl.Int32, "stop": pl.Int64},
+                orient="row",
+            )
+            frame = frame.join(ends, on=["topic", "partition"], maintain_order="left")
+            frame = frame.filter(pl.col("offset") < pl.col("stop")).drop("stop")
+        return self.chosen.keeps(frame)
+
+    def _connect(self) -> Consumer:
+        from confluent_kafka import Consumer
+
+        options: dict[str, Any] = {
+            "bootstrap.servers": self.settings.broker,
+            "group.id": "everlearn-record",  # never joined: partitions are assigned
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "allow.auto.create.topics": False,
+            "log_level": 3,
+        }
+        return Consumer(options | confluent_options(self.settings), logger=log)
+
+    def _existing(self, wanted: list[str] | None) -> dict[str, list[int]]:
+        """Find the partitions of the topics to read."""
+        known = self.settings.event_topics()
+        if unknown := sorted(set(wanted or ()) - set(known)):
+            raise TopicError(
+                f"no event topic is named {unknown[0]!r}; the settings know {', '.join(known)}: "
+                "add it under [topics] with the type of its events"
+            )
+        there = self._ask(lambda: self._consumer.list_topics(timeout=TIMEOUT_SECONDS).topics)
+        missing = [name for name in wanted or known if name not in there]
+        if missing and (wanted or len(missing) == len(known)):
+            raise TopicError(
+                f"{self.settings.broker} has no topic {', '.join(missing)}; "
+                "`everlearn topics create` makes them"
+            )
+        return {name: sorted(there[name].partitions) for name in wanted or known if name in there}
+
+    def _starts(self) -> dict[Part, int]:
+        from confluent_kafka import TopicPartition
+
+        parts = [(topic, number) for topic, numbers in self.topics.items() for number in numbers]
+        starts = {}
+        for part in parts:
+            low, high = self._bounds(part)
+            starts[part] = min(max(low, self.chosen.start_offset), high)
+        if self.chosen.start_time is not None and self._finds_times():
+            time = int(self.chosen.start_time * 1000)
+            asked = [TopicPartition(*part, time) for part in parts]
+            found = self._ask(lambda: self._consumer.offsets_for_times(asked, TIMEOUT_SECONDS))
+            for place in found:
+                part = (place.topic, place.partition)
+                starts[part] = place.offset if place.offset >= 0 else self._bounds(part)[1]
+        return starts
+
+    def _finds_times(self) -> bool:
+        """Tell whether the broker knows where a time is; the embedded one always says: the end."""
+        secured = self.settings.security.protocol != "PLAINTEXT"
+        return secured or not is_embedded(self.settings.broker)
+
+    def _stops(self) -> dict[Part, int]:
+        limit = self.chosen.stop_offset
+        ends = {part: self._bounds(part)[1] for part in self._start}
+        return {part: end if limit is None else min(end, limit) for part, end in ends.items()}
+
+    def _bounds(self, part: Part) -> tuple[int, int]:
+        from confluent_kafka import TopicPartition
+
+        low, high = self._ask(
+            lambda: self._consumer.get_watermark_offsets(TopicPartition(*part), TIMEOUT_SECONDS)
+        )
+        return low, high
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        from confluent_kafka import KafkaException
+
+        try:
+            return question()
+        except KafkaException as error:
+            raise BrokerError(
+                f"{self.settings.broker} does not answer ({error.args[0].str()}): "
+                "is the broker up? (`everlearn doctor` tells)"
+            ) from error
+
+
+def _reached(messages: list[Message]) -> Mapping[Part, int]:
+    """Next offset of each partition after these messages; at its end, Kafka says so.
+
+    A batch that cannot be read (its codec is unknown) is passed over by the client with an error.
+    """
+    from confluent_kafka import KafkaError
+
+    reached: dict[Part, int] = {}
+    for message in messages:
+        part = (message.topic() or "", message.partition() or 0)
+        error = message.error()
+        if error is None:
+            reached[part] = (message.offset() or 0) + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
+            reached[part] = message.offset() or 0
+        elif error.fatal() or not message.topic():
+            raise BrokerError(f"reading stopped: {error.str()}; `everlearn doctor` tells more")
+        else:
+            log.warning("%s/%d is read on after an error: %s", *part, error.str())
+    return reached
+
+
+def _frame(messages: list[Message]) -> pl.DataFrame:
+    columns = {
+        "topic": [message.topic() for message in messages],
+        "partition": [message.partition() for message in messages],
+        "offset": [message.offset() for message in messages],
+        "timestamp": [message.timestamp()[1] for message in messages],
+        "key": [message.key() for message in messages],
+        "value": [message.value() for message in messages],
+    }
+    return pl.DataFrame(columns, schema=SCHEMA)
+
+
+def record_topics(
+    settings: Settings,
+    path: Path,
+    topics: list[str] | None = None,
+    *,
+    chosen: Range = EVERYTHING,
+    follow: bool = False,
+    progress: Progress = lambda read, total: None,
+) -> dict[str, int]:
+    """Write topics into a recorded log; return how many records of each.
+
+    With `follow` it goes on until interrupted (Ctrl-C), and keeps what it has got.
+
+    Raises
+    ------
+    BrokerError, TopicError, DataError
+        The broker does not answer, a topic is missing, the file cannot be written.
+    """
+    with closing(TopicReader(settings, topics, chosen=chosen, follow=follow)) as reader:
+        counts = dict.fromkeys(reader.topics, 0)
+        with LogWriter(path, LogAbout.of(settings, list(counts))) as writer:
+            try:
+                for frame in reader.frames():
+                    writer.append(frame)
+                    for topic, count in frame["topic"].value_counts().iter_rows():
+                        counts[topic] += count
+                    progress(reader.read, reader.total)
+            except KeyboardInterrupt:
+                if not follow:
+                    raise
+    return counts
