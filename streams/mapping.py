@@ -19,7 +19,7 @@ __all__ = ["MappedReader", "Unreadable"]
 
 IDS = {"event_id", "user", "item", "session", "impression_id", "category", "snapshot"}
 TIMES = {"timestamp", "created"}
-FIELD = re.compile(r"`(?:\$\.)?(\w+)")
+FIELD = re.compile(r"(?:at `\$\.|required field `)(\w+)")
 
 
 class Unreadable(ValueError):
