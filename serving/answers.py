@@ -130,6 +130,12 @@ class Health(msgspec.Struct, kw_only=True):
     lag: Annotated[int | None, msgspec.Meta(description="events published but not yet learnt")]
     positions: Annotated[dict[str, int], msgspec.Meta(description="next offset per partition")]
     last_checkpoint: Annotated[float | None, msgspec.Meta(description="seconds UTC")]
+    checkpoint_problems: Annotated[
+        list[str], msgspec.Meta(description="checkpoints refused at the start, and why")
+    ]
+    missing_topics: Annotated[
+        list[str], msgspec.Meta(description="event topics that the broker does not have yet")
+    ]
     fingerprint: Annotated[
         str | None,
         msgspec.Meta(description="hash of the learnt state, once nothing is left to learn"),

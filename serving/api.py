@@ -7,6 +7,7 @@ Read on in `serving.recommend` (lists of items), `serving.routes_events` (writes
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,11 @@ from starlette.responses import HTMLResponse, Response
 from serving import errors, openapi, recommend, routes_events, routes_health, routes_users
 from serving.docs_page import page
 from serving.limits import BodyLimit
-from serving.live import Live, Serving
+from serving.live import BetweenBatches, Live, Serving
 from serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from learners.engine import Engine
-
     from streams.publisher import Publisher
     from streams.settings import Settings
 
@@ -49,6 +49,7 @@ def make_api(
     *,
     metrics: Metrics | None = None,
     after_seconds: float = 5.0,
+    between_batches: BetweenBatches = asyncio.to_thread,
 ) -> FastAPI:
     """Build the API of one node.
 
@@ -62,6 +63,8 @@ def make_api(
         Where the node counts; by default the API counts alone.
     after_seconds
         How long a read waits for the position in `?after=`.
+    between_batches
+        Runs a function where nothing is being learnt meanwhile (`Learning.between_batches`).
     """
     serving = Serving(
         engine=engine,
@@ -70,6 +73,7 @@ def make_api(
         live=live,
         metrics=metrics or Metrics(engine, live),
         after_seconds=after_seconds,
+        between_batches=between_batches,
     )
     app = FastAPI(
         title="everlearn",

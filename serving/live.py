@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,12 +15,14 @@ from serving.errors import Refusal, invalid
 
 if TYPE_CHECKING:
     from learners.engine import Engine
-
     from serving.metrics import Metrics
     from streams.publisher import Publisher
     from streams.settings import Settings
 
-__all__ = ["Live", "Serving", "position_token", "token_positions"]
+__all__ = ["BetweenBatches", "Live", "Serving", "position_token", "token_positions"]
+
+
+BetweenBatches = Callable[[Callable[[], str]], Awaitable[str]]
 
 
 class Live(Protocol):
@@ -42,7 +44,8 @@ class Serving:
     settings: Settings
     live: Live
     metrics: Metrics
-    after_seconds: float = 5.0
+    after_seconds: float
+    between_batches: BetweenBatches
 
     async def wait(self, after: str | None) -> None:
         """Wait until the position of a token is learnt; refuse (504) when that takes too long."""

@@ -25,7 +25,6 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 if TYPE_CHECKING:
     from learners.engine import Engine
-
     from serving.live import Live
 
 __all__ = ["CONTENT_TYPE_LATEST", "Buckets", "Metrics"]
@@ -122,7 +121,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric, with the engine's figures as they are now."""
-        report = self.engine.report()
+        report: dict[str, Any] = self.engine.report()
         yield _counter("events_learnt", "Events learnt", "kind", report["learnt"])
         yield _counter("events_rejected", "Messages rejected", "reason", report["rejected"])
         yield _counter(

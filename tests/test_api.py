@@ -377,6 +377,8 @@ def test_health_of_a_node_that_has_learnt_everything(node: Node) -> None:
         "lag": 0,
         "positions": {"everlearn.clicks/0": 3},
         "last_checkpoint": 999.0,
+        "checkpoint_problems": [],
+        "missing_topics": [],
         "fingerprint": "00c0ffee00c0ffee",
         "error": None,
     }

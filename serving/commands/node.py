@@ -20,6 +20,53 @@ SettingsFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 
+Broker = Annotated[
+    str | None,
+    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
+]
+Port = Annotated[int | None, typer.Option("--port", help="Port of the API; 0 takes a free one.")]
+
+
+def node(
+    file: SettingsFile = None,
+    broker: Broker = None,
+    state_dir: Annotated[
+        Path | None, typer.Option("--state-dir", help="Folder of the checkpoints.")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address the API listens on.")] = None,
+    port: Port = None,
+    node_name: Annotated[
+        str | None, typer.Option("--node-name", help="This node's name in logs and metrics.")
+    ] = None,
+) -> None:
+    """Learn every event of the topics as it arrives, and answer from what was learnt.
+
+    Runs until Ctrl-C or SIGTERM, then writes a last checkpoint. A flag that is left out comes from
+    the environment (EVERLEARN_BROKER, EVERLEARN_STATE_DIR, EVERLEARN_PORT, EVERLEARN_TOKEN ...) or
+    the settings file; `everlearn settings` tells.
+
+    \b
+    Examples:
+      everlearn node
+      everlearn node --broker kafka:9092 --state-dir /var/lib/everlearn --port 8081
+      EVERLEARN_TOKEN=$(openssl rand -hex 16) everlearn node --settings shop.toml
+    """
+    from streams.settings import load_settings
+
+    flags = {
+        "broker": broker,
+        "state_dir": state_dir,
+        "host": host,
+        "port": port,
+        "node_name": node_name,
+    }
+    loaded = load_settings(file, **flags)
+
+    from serving.node import run
+
+    raise typer.Exit(run(loaded))
+
+
 def settings(
     file: SettingsFile = None,
     example: Annotated[
@@ -69,4 +116,5 @@ def _print_settings(described: Sequence[Described]) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
+    app.command()(node)
     app.command()(settings)

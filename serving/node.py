@@ -1,0 +1,60 @@
+"""A node with its API: what `everlearn node` runs."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from serving.api import make_api
+from serving.http import HttpServer, bind
+from serving.metrics import Metrics
+from streams.node import NodeRuntime, run_node
+
+if TYPE_CHECKING:
+    from mode import Service
+
+    from streams.settings import Settings
+
+__all__ = ["run"]
+
+log = structlog.get_logger("everlearn.api")
+
+
+def run(settings: Settings) -> int:
+    """Run a node and its API until SIGTERM, Ctrl-C or a failure; return the exit code.
+
+    Raises
+    ------
+    EverlearnError
+        The port is taken, or the node cannot start; the message says why.
+    """
+    listener = bind(settings.host, settings.port)
+
+    def services(runtime: NodeRuntime) -> Sequence[Service]:
+        metrics = Metrics(runtime.engine, runtime)
+        runtime.learning.hooks.append(metrics.learnt)
+        api = make_api(
+            runtime.engine,
+            runtime.publisher,
+            settings,
+            runtime,
+            metrics=metrics,
+            between_batches=runtime.learning.between_batches,
+        )
+        server = HttpServer(api, listener)
+        log.info("the API answers", url=server.url, docs=f"{server.url}/docs")
+        if not settings.token and not _only_this_machine(settings.host):
+            log.warning("anybody who reaches this address can write: set EVERLEARN_TOKEN")
+        return [server]
+
+    return run_node(settings, services)
+
+
+def _only_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
