@@ -59,10 +59,22 @@ def click(**fields: Any) -> dict[str, Any]:
     return CLICK_FIELDS | fields
 
 
+def decoded(told: Record) -> Event | Rejected:
+    """Decode a record alone, which must say the same as a batch of it and of it among others."""
+    verdict = GATE.decode_one(told)
+    good = record(click())
+    for records in ([told], [good, told, good], [told] * 9):
+        batch, letters = GATE.decode(records)
+        n = records.count(told)
+        assert letters == ([verdict] * n if isinstance(verdict, Rejected) else [])
+        assert len(batch) == len(records) - len(letters)
+    return verdict
+
+
 def reason(
     value: bytes | dict[str, Any] | None, topic: str = "everlearn.clicks", **more: Any
 ) -> str:
-    verdict = GATE.decode_one(record(value, topic, **more))
+    verdict = decoded(record(value, topic, **more))
     assert isinstance(verdict, Rejected)
     assert verdict.detail
     return verdict.reason
@@ -95,6 +107,8 @@ def reason(
         (click(user=None), "bad_field"),
         (click(user="u" * 129), "id_too_long"),
         (click(user="é" * 65), "id_too_long"),
+        (json.dumps(click(user="é" * 65), ensure_ascii=False).encode(), "id_too_long"),
+        (click(timestamp=1.0, context={"x": "y" * 66_000}), "too_large"),
         (click(event_id="x" * 100_000), "too_large"),
         (click(type="purchase"), "unknown_type"),
         (click(type="sneeze"), "unknown_type"),
@@ -129,12 +143,10 @@ def test_what_is_no_click_is_rejected_with_its_reason(
     ],
 )
 def test_what_is_a_click_is_decoded(value: bytes | dict[str, Any]) -> None:
-    event = GATE.decode_one(record(value))
+    event = decoded(record(value))
     assert isinstance(event, Click)
     assert event.user in {"u", "é" * 64}
-    batch, rejected = GATE.decode([record(value)])
-    assert (len(batch), rejected) == (1, [])
-    assert batch.user == [event.user]
+    assert GATE.decode([record(value)])[0].user == [event.user]
 
 
 def test_ids_of_every_kind_are_bounded_in_bytes() -> None:
@@ -156,7 +168,7 @@ def test_a_time_is_judged_by_the_records_own_so_that_a_replay_decides_alike() ->
         assert isinstance(verdict, Rejected)
         assert verdict.reason == "future_timestamp"
     assert reason(click(timestamp=NOW + 999), seconds=NOW + 999) == "future_timestamp"
-    assert isinstance(GATE.decode_one(record(click(), seconds=-0.001)), Click)
+    assert isinstance(decoded(record(click(), seconds=-0.001)), Click)
 
 
 def test_a_time_in_milliseconds_is_recognised_in_the_detail() -> None:
