@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+KERNELS := $(VENV)/.kernels
 ARGS ?=
 
 # Bash has a SECONDS of its own, so only the one given to make counts.
@@ -30,7 +31,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -b constraints.txt -e '.[dev]'
 	@touch $@
 
-setup: $(INSTALLED) ## make .venv with the pinned versions
+# The learner's kernels, compiled once for as long as its sources stay as they are.
+$(KERNELS): $(INSTALLED) $(wildcard learners/*.py)
+	@$(BIN)/python -m learners.warmup
+	@touch $@
+
+setup: $(INSTALLED) $(KERNELS) ## make .venv with the pinned versions, compile the kernels
 	@:
 
 demo: setup ## embedded broker, shoppers and a node; SECONDS=60 makes it end by itself
@@ -39,18 +45,18 @@ demo: setup ## embedded broker, shoppers and a node; SECONDS=60 makes it end by 
 test: setup ## every test, those on a real Apache Kafka included; skipped ones are listed with the reason
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: setup ## format, lint, types, layers
+check: $(INSTALLED) ## format, lint, types, layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_layers.py
 
-format: setup ## let ruff format and mend
+format: $(INSTALLED) ## let ruff format and mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 bench: setup ## the benchmarks, one JSON row a line
 	@$(BIN)/everlearn bench all --json $(ARGS)
 
-kafka: setup ## a local Apache Kafka on a loopback port, until Ctrl-C
+kafka: $(INSTALLED) ## a local Apache Kafka on a loopback port, until Ctrl-C
 	@$(BIN)/everlearn kafka $(ARGS)

@@ -44,7 +44,14 @@ def name_of(path: Path) -> str:
 
 
 def parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=name_of(path))
+    """The module as others import it: without what it does when it is run as a program."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=name_of(path))
+    tree.body = [node for node in tree.body if not is_main_guard(node)]
+    return tree
+
+
+def is_main_guard(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
 def imports(tree: ast.Module, package: tuple[str, ...]) -> Iterator[tuple[str, int]]:

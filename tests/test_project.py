@@ -67,6 +67,11 @@ def test_every_target_sets_up_what_it_needs(target: str) -> None:
     assert "uv pip install" in planned("--assume-new=pyproject.toml", target)
 
 
+@pytest.mark.parametrize("target", ["setup", "demo", "test", "bench"])
+def test_kernels_are_compiled_where_they_are_used(target: str) -> None:
+    assert "-m learners.warmup" in planned("--assume-new=learners/engine.py", target)
+
+
 def test_only_seconds_given_to_make_end_the_demo() -> None:
     assert "demo --seconds 60" in planned("demo", "SECONDS=60")
     assert "--seconds" not in planned("demo", SECONDS="60")  # bash counts in a variable so named
