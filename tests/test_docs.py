@@ -84,6 +84,12 @@ def test_every_topic_is_in_the_operations_page() -> None:
     assert not missing(set(topics) | {topic.name for topic in topics.values()}, OPERATIONS)
 
 
+def test_every_reason_of_a_dead_letter_is_in_the_operations_page() -> None:
+    from streams.decode import REASONS
+
+    assert not missing(set(REASONS), OPERATIONS)
+
+
 def test_every_command_is_in_the_readme() -> None:
     import typer
 
