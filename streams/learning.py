@@ -1,0 +1,276 @@
+"""Learning as a service: the engine and its thread, checkpoints, the watchdog, token waits."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import numpy as np
+import structlog
+from mode import Service
+from numpy.typing import NDArray
+
+from learners.base import CLICK, PURCHASE, Batch, EngineConfig
+from learners.checkpoint import CheckpointStore
+from learners.engine import Engine
+from learners.errors import CheckpointError
+from streams.decode import Gate
+from streams.flow import Decoded, Flow
+from streams.publisher import Publisher
+from streams.settings import Settings
+from streams.source import BatchSource
+from streams.watchdog import Watchdog
+
+__all__ = ["Learning", "LearntHook"]
+
+log = structlog.get_logger("everlearn.learning")
+
+CLOSE_PUBLISHER_SECONDS = 3.0
+
+T = TypeVar("T")
+
+LearntHook = Callable[[float, NDArray[np.float64]], None]
+
+
+class Learning(Service):
+    """Owns the engine: one thread learns, another writes checkpoints, anyone may ask.
+
+    Parameters
+    ----------
+    settings
+        State folder, checkpoints, watchdog, broker and topics, the engine's own settings.
+    engine
+        The engine to teach; a new one by default. On start it becomes what the newest checkpoint
+        that verifies holds.
+    on_learnt
+        Called on the loop after each batch with the seconds that learning took and the batch's
+        record times (seconds UTC).
+
+    Attributes
+    ----------
+    last_checkpoint : float or None
+        When the newest checkpoint was written, seconds UTC.
+    checkpoint_problems : list of str
+        Checkpoints that were refused at the start, and why the latest could not be written.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine | None = None,
+        *,
+        on_learnt: LearntHook | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.settings = settings
+        self.engine = engine or Engine(settings.engine)
+        self.publisher = Publisher(settings.broker, settings)
+        self.store = CheckpointStore(settings.state_dir, settings.checkpoint_keep)
+        self.hooks: list[LearntHook] = [on_learnt] if on_learnt else []
+        self.flow: Flow | None = None
+        self.loaded = False
+        self.last_checkpoint: float | None = None
+        self.checkpoint_problems: list[str] = []
+        self._saved_positions: dict[str, int] = {}
+        self._gate = Gate(settings.event_topics())
+        self._learner = ThreadPoolExecutor(1, "everlearn-learner")
+        self._writer = ThreadPoolExecutor(1, "everlearn-checkpoint")
+        self._moved = asyncio.Event()
+        self._watchdog = Watchdog(settings.watchdog_seconds, self._signs_of_life)
+        self._lock: TextIO | None = None
+        super().__init__(**kwargs)
+
+    def begin(self, source: BatchSource) -> Flow:
+        """Open the way for a source; a former one is closed."""
+        if self.flow is not None:
+            self.flow.close()
+        self.flow = Flow(
+            source=source,
+            gate=self._gate,
+            letters=self.publisher,
+            letters_topic=self.settings.topics["dead_letters"].name,
+            learn=self._learn,
+            progress=self.engine,
+        )
+        return self.flow
+
+    async def end(self) -> None:
+        """Close the way, and wait for the batch that is being learnt."""
+        if self.flow is not None:
+            self.flow.close()
+        await self.between_batches(lambda: None)
+
+    async def between_batches(self, job: Callable[[], T]) -> T:
+        """Run a job on the learner's thread, where nothing is being learnt meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._learner, job)
+
+    async def learnt(self, positions: Mapping[str, int]) -> None:
+        """Return when the record at each of these offsets has been learnt."""
+        while not self.has_learnt(positions):
+            await self._moved.wait()
+
+    def has_learnt(self, positions: Mapping[str, int]) -> bool:
+        """Tell whether the record at each of these offsets has been learnt."""
+        stands = self.engine.positions
+        return all(stands.get(label, 0) > offset for label, offset in positions.items())
+
+    async def checkpoint(self) -> Path | None:
+        """Write a checkpoint, unless nothing was learnt since the last.
+
+        Learning stands still while the state is copied, not while it is written.
+        """
+        if self.engine.positions == self._saved_positions:
+            return None
+        started = time.perf_counter()
+        capture = await self.between_batches(lambda: self.store.capture(self.engine))
+        stopped = time.perf_counter() - started
+        loop = asyncio.get_running_loop()
+        folder = await loop.run_in_executor(self._writer, self.store.write, capture)
+        self._saved_positions = dict(capture.manifest["positions"])
+        self.last_checkpoint = time.time()
+        log.info(
+            "checkpoint",
+            folder=str(folder),
+            events=capture.manifest["events"],
+            waited_milliseconds=round(1000 * stopped, 1),
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        return folder
+
+    async def on_start(self) -> None:
+        """Take the state folder, load the newest checkpoint, start the threads."""
+        self._lock = lock_folder(self.settings.state_dir)
+        started = time.perf_counter()
+        folder = await self.between_batches(lambda: self.store.load(self.engine))
+        self.checkpoint_problems = list(self.store.problems)
+        for problem in self.checkpoint_problems:
+            log.warning("checkpoint refused", problem=problem)
+        self._saved_positions = dict(self.engine.positions)
+        if folder is not None:
+            self.last_checkpoint = folder.stat().st_mtime
+        log.info(
+            "state loaded" if folder else "no checkpoint: learning from the beginning",
+            folder=str(folder or self.settings.state_dir),
+            events=sum(self.engine.learnt.values()),
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        await self.between_batches(warm_up)
+        self.publisher.start()
+        self._watchdog.start()
+        self.loaded = True
+
+    async def on_stop(self) -> None:
+        """Write a last checkpoint, unless an error has left the engine in doubt."""
+        self._watchdog.stop()
+        await self.end()
+        if self.loaded and not self.crashed:
+            await self._try_checkpoint()
+        self._learner.shutdown(wait=False)
+        self._writer.shutdown(wait=False)
+        await asyncio.to_thread(self.publisher.close, CLOSE_PUBLISHER_SECONDS)
+        if self._lock is not None:
+            self._lock.close()
+
+    @Service.task
+    async def _keep_checkpoints(self) -> None:
+        while not self.should_stop:
+            await self.sleep(self.settings.checkpoint_seconds)
+            if not self.should_stop:
+                await self._try_checkpoint()
+
+    async def _try_checkpoint(self) -> None:
+        """Write a checkpoint; a full disk is told, and stops nobody from learning."""
+        try:
+            await self.checkpoint()
+        except CheckpointError as error:
+            self.checkpoint_problems = [str(error)]
+            log.error("checkpoint failed", problem=str(error))
+
+    async def _learn(self, decoded: Decoded) -> None:
+        seconds = await self.between_batches(lambda: self._timed(decoded))
+        self._moved.set()
+        self._moved = asyncio.Event()
+        for hook in self.hooks:
+            hook(seconds, decoded.times)
+
+    def _timed(self, decoded: Decoded) -> float:
+        started = time.perf_counter()
+        self.engine.learn(decoded.batch)
+        return time.perf_counter() - started
+
+    @Service.task
+    async def _beat(self) -> None:
+        """Show the watchdog that the loop turns."""
+        while not self.should_stop:
+            self._watchdog.beat()
+            await self.sleep(1.0)
+
+    def _signs_of_life(self) -> tuple[bool, object]:
+        flow = self.flow
+        if flow is None:
+            return False, None
+        work = flow.source.connected and flow.lag > 0
+        return work, (flow.learnt_records, flow.source.sent_records, flow.source.unread)
+
+
+def warm_up() -> None:
+    """Load (the first time: compile) every kernel before there is something to learn or answer.
+
+    Afterwards neither the watchdog nor a user has to wait for a compiler.
+    """
+    n = 4
+    engine = Engine(EngineConfig(users=64, items=64, sessions=64, evaluate_one_in=1))
+    engine.learn(
+        Batch(
+            kind=np.array([CLICK, CLICK, PURCHASE, CLICK], np.uint8),
+            user=["a", "b", "a", "b"],
+            item=["1", "2", "2", "1"],
+            session=[""] * n,
+            timestamp=np.arange(n, dtype=np.float64),
+            event_hash=np.arange(1, n + 1, dtype=np.uint64),
+            value=np.ones(n),
+            log=np.zeros(n, np.int32),
+            logs=["warm-up/0"],
+        )
+    )
+    engine.recommend("a")
+    engine.similar("1")
+    engine.trending()
+
+
+def lock_folder(folder: Path) -> TextIO:
+    """Keep a state folder for this process: two nodes would drop each other's checkpoints.
+
+    Raises
+    ------
+    CheckpointError
+        Another process has it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write state_dir {folder}: {error.strerror}; name a folder of your own with "
+            "EVERLEARN_STATE_DIR"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise CheckpointError(
+            f"state_dir {folder} is used by another node (process {owner}): stop that one, or give "
+            "each node a folder of its own with EVERLEARN_STATE_DIR"
+        ) from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
