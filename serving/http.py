@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import structlog
 import uvicorn
 from mode import Service
 
@@ -16,6 +17,8 @@ from learners.errors import SettingsError
 __all__ = ["HttpServer", "bind"]
 
 STOP_SECONDS = 3
+
+log = structlog.get_logger("everlearn.api")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -82,6 +85,7 @@ class HttpServer(Service):
         self.serving = asyncio.create_task(self.server.serve(sockets=[self.listener]))
         while not self.server.started and not self.serving.done():
             await asyncio.sleep(0.01)
+        log.info("the API answers", url=self.url, docs=f"{self.url}/docs")
 
     async def on_stop(self) -> None:
         """Finish the requests under way, then close."""

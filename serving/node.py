@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from learners.warmup import warm_up
 from serving.api import make_api
 from serving.http import HttpServer, bind
 from serving.metrics import Metrics
@@ -26,12 +27,15 @@ log = structlog.get_logger("everlearn.api")
 def run(settings: Settings) -> int:
     """Run a node and its API until SIGTERM, Ctrl-C or a failure; return the exit code.
 
+    The kernels are there before anybody is answered: a fresh installation compiles them now.
+
     Raises
     ------
     EverlearnError
         The port is taken, or the node cannot start; the message says why.
     """
     listener = bind(settings.host, settings.port)
+    warm_up()
 
     def services(runtime: NodeRuntime) -> Sequence[Service]:
         metrics = Metrics(runtime.engine, runtime)
@@ -45,7 +49,6 @@ def run(settings: Settings) -> int:
             between_batches=runtime.learning.between_batches,
         )
         server = HttpServer(api, listener)
-        log.info("the API answers", url=server.url, docs=f"{server.url}/docs")
         if not settings.token and not _only_this_machine(settings.host):
             log.warning("anybody who reaches this address can write: set EVERLEARN_TOKEN")
         return [server]

@@ -1,0 +1,163 @@
+"""A node in a process of its own, for the demo and for tests: it never outlives its parent.
+
+The child reads a pipe that only the parent holds open. However the parent ends, killed or not, the
+pipe ends with it, and the child stops as if it had been told to.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from learners.errors import EverlearnError
+
+__all__ = ["NodeProcess"]
+
+HOST = "127.0.0.1"
+STOP_SECONDS = 20.0
+LOG_TAIL_BYTES = 2000
+
+
+class NodeProcess:
+    """`everlearn node` as a child process, on 127.0.0.1.
+
+    Parameters
+    ----------
+    broker, state_dir, port
+        As the flags of `everlearn node`.
+    log
+        The file that takes the node's log.
+    flags
+        More flags of `everlearn node`.
+    environment
+        Variables of the child; by default this process's own without `EVERLEARN_...`, so that
+        nobody's settings leak in.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: str,
+        state_dir: Path,
+        port: int,
+        log: Path,
+        flags: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.broker = broker
+        self.state_dir = state_dir
+        self.port = port
+        self.log = log
+        self.flags = flags
+        self.environment = environment if environment is not None else clean_environment()
+        self.url = f"http://{HOST}:{port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Start the process; `wait_until_live` waits for its API."""
+        words = ["node", "--broker", self.broker, "--state-dir", str(self.state_dir.resolve())]
+        words += ["--host", HOST, "--port", str(self.port), *self.flags]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "serving.child", *words],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=dict(self.environment),
+                start_new_session=True,  # Ctrl-C is for the parent, which stops the child in order
+            )
+        return self
+
+    def wait_until_live(self, seconds: float = 90.0) -> None:
+        """Wait until the API answers.
+
+        Raises
+        ------
+        EverlearnError
+            The process ended, or does not answer in time; the message ends with its log's tail.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.check()
+            if _answers(self.port):
+                return
+            time.sleep(0.05)
+        raise EverlearnError(f"the node does not answer after {seconds:g} s\n{self.tail()}")
+
+    def check(self) -> None:
+        """Raise an error with the log's tail if the process has ended."""
+        if self.process is None or self.process.poll() is not None:
+            code = None if self.process is None else self.process.returncode
+            raise EverlearnError(f"the node ended with code {code}\n{self.tail()}")
+
+    def stop(self) -> int:
+        """Stop the process in order; return its exit code."""
+        if self.process is None:
+            return 0
+        self.process.terminate()
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+
+    def tail(self) -> str:
+        """The end of the log."""
+        return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of everlearn, but where its caches are."""
+    kept = {"EVERLEARN_CACHE"}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("EVERLEARN_") or name in kept
+    }
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _stop_with_the_pipe() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_stop_with_the_pipe, name="parent", daemon=True).start()
+    from serving.cli import main
+
+    main()
