@@ -24,72 +24,101 @@ __all__ = [
     "encode",
 ]
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="at most 128 bytes")]
+# A schema counts characters; the gate counts bytes, and says so here.
+_BOUND = {"min_length": 1, "max_length": 128, "extra_json_schema": {"x-max-bytes": 128}}
+
+Id = Annotated[str, msgspec.Meta(**_BOUND)]
+EventId = Annotated[
+    str, msgspec.Meta(**_BOUND, description="unique: an event that comes again is learnt once")
+]
+User = Annotated[str, msgspec.Meta(**_BOUND, description="who; also the message's key")]
+ItemId = Annotated[str, msgspec.Meta(**_BOUND, description="the item")]
+Session = Annotated[
+    str, msgspec.Meta(**_BOUND, description="the visit; without it, silence ends a session")
+]
+Shown = Annotated[str, msgspec.Meta(**_BOUND, description="the answer that showed the item")]
+Snapshot = Annotated[str, msgspec.Meta(**_BOUND, description="the model that chose the items")]
+Category = Annotated[str, msgspec.Meta(**_BOUND, description="one category of the item")]
+
 Seconds = Annotated[float, msgspec.Meta(ge=0, description="seconds since 1970, UTC")]
-Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # so that price x quantity stays finite
-Place = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="place in the list, from 0")]
-Text = Annotated[str, msgspec.Meta(max_length=1024)]
+# Bounded, so that price x quantity stays finite.
+Price = Annotated[float, msgspec.Meta(ge=0, le=1e12, description="of one piece, in your currency")]
+Quantity = Annotated[float, msgspec.Meta(ge=0, le=1e12, description="pieces")]
+Place = Annotated[
+    int, msgspec.Meta(ge=0, le=2**31 - 1, description="place of the item in that answer, from 0")
+]
+Title = Annotated[str, msgspec.Meta(max_length=1024, description="name of the item")]
+Created = Annotated[float, msgspec.Meta(ge=0, description="when it came in, seconds since 1970")]
+Available = Annotated[
+    bool, msgspec.Meta(description="whether it can be bought; else it is not shown")
+]
+Deleted = Annotated[bool, msgspec.Meta(description="whether it is gone, and never shown again")]
+Items = Annotated[list[Id], msgspec.Meta(max_length=500, description="the items, the first on top")]
+Context = Annotated[dict[str, Any], msgspec.Meta(description="anything else worth keeping")]
 
 
 # Events hold no cycles; out of the garbage collector's sight, a batch decodes 3 times as fast.
 class Event(msgspec.Struct, kw_only=True, tag_field="type", omit_defaults=True, gc=False):
     """What every event carries; `event_id` makes a repeated delivery harmless."""
 
-    event_id: Id
+    event_id: EventId
     timestamp: Seconds
 
 
 class Click(Event, tag="click"):
     """A user looked at an item."""
 
-    user: Id
-    item: Id
-    session: Id | None = None
-    impression_id: Id | None = None
+    user: User
+    item: ItemId
+    session: Session | None = None
+    impression_id: Shown | None = None
     position: Place | None = None
-    context: dict[str, Any] | None = None
+    context: Context | None = None
 
 
 class Purchase(Event, tag="purchase"):
     """A user bought an item; `price` is for one piece."""
 
-    user: Id
-    item: Id
-    price: Amount | None = None
-    quantity: Amount = 1.0
-    session: Id | None = None
-    impression_id: Id | None = None
+    user: User
+    item: ItemId
+    price: Price | None = None
+    quantity: Quantity = 1.0
+    session: Session | None = None
+    impression_id: Shown | None = None
     position: Place | None = None
-    context: dict[str, Any] | None = None
+    context: Context | None = None
 
 
 class Impression(Event, tag="impression"):
     """Items were shown to a user, in this order."""
 
-    user: Id
-    items: Annotated[list[Id], msgspec.Meta(max_length=500)]
-    impression_id: Id | None = None
-    session: Id | None = None
-    snapshot: Id | None = None
-    context: dict[str, Any] | None = None
+    user: User
+    items: Items
+    impression_id: Shown | None = None
+    session: Session | None = None
+    snapshot: Snapshot | None = None
+    context: Context | None = None
 
 
 class Item(Event, tag="item"):
-    """An entry of the catalogue; a field left out keeps what it said before."""
+    """An entry of the catalogue; a field left out keeps what it said before.
 
-    item: Id
-    category: Id | None = None
-    price: Amount | None = None
-    title: Text | None = None
-    created: Seconds | None = None
-    available: bool | None = None
-    deleted: bool = False
+    A message without a value deletes the item that is its key.
+    """
+
+    item: ItemId
+    category: Category | None = None
+    price: Price | None = None
+    title: Title | None = None
+    created: Created | None = None
+    available: Available | None = None
+    deleted: Deleted = False
 
 
 class Erasure(Event, tag="erasure"):
     """A user wants to be forgotten."""
 
-    user: Id
+    user: User
 
 
 AnyEvent = Click | Purchase | Impression | Item | Erasure

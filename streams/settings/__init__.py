@@ -3,13 +3,14 @@
 from streams.settings.describe import Described, describe, example_toml
 from streams.settings.load import DEFAULT_FILE, load_settings
 from streams.settings.models import SecuritySettings, Settings
-from streams.settings.texts import OTHER_VARIABLES, ROLES
+from streams.settings.texts import OTHER_VARIABLES, ROLE_MEANINGS, ROLES
 from streams.settings.topics import TopicSettings
 
 __all__ = [
     "DEFAULT_FILE",
     "OTHER_VARIABLES",
     "ROLES",
+    "ROLE_MEANINGS",
     "Described",
     "SecuritySettings",
     "Settings",
