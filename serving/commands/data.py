@@ -1,7 +1,156 @@
-"""Commands (being written)."""
+"""Commands for logs: `record` writes topics into a file, `replay` learns them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
+
+__all__ = ["register"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+Broker = Annotated[
+    str | None,
+    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
+]
+
+
+def record(
+    file: Annotated[Path, typer.Argument(help="Where the log goes, e.g. last-week.parquet.")],
+    topics: Annotated[
+        str | None,
+        typer.Option(help="Topics, joined by commas; default: all that carry events."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="First offset, or time: 1200 or 2025-06-01T12:00 (UTC)."),
+    ] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option("--to", help="Offset or time to stop before; default: the topics' ends."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what arrives, until Ctrl-C.")
+    ] = False,
+    broker: Broker = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write topics into a recorded log (parquet), for `everlearn replay`.
+
+    It reads without a consumer group, up to the ends the topics have at its start. The log keeps
+    what each topic carries and how the engine is set.
+
+    \b
+    Examples:
+      everlearn record last-week.parquet --from 2025-06-01 --to 2025-06-08
+      everlearn record all.parquet --topics everlearn.clicks,everlearn.purchases --json
+    """
+    import json
+
+    from serving.progress import progress_bar
+    from streams.record import Range, record_topics
+    from streams.settings import load_settings
+
+    settings = load_settings(settings_file, broker=broker)
+    names = [name.strip() for name in topics.split(",")] if topics else None
+    chosen = Range.parse(start, stop)
+    with progress_bar("recording") as update:
+        counts = record_topics(
+            settings,
+            file,
+            names,
+            chosen=chosen,
+            follow=follow,
+            progress=lambda read, total: update(read, None if follow else total, ""),
+        )
+    if as_json:
+        typer.echo(
+            json.dumps({"file": str(file), "records": sum(counts.values()), "topics": counts})
+        )
+        return
+    for name, count in counts.items():
+        typer.echo(f"{count:>12,}  {name}")
+    typer.echo(f"{sum(counts.values()):>12,}  records in {file}")
+
+
+def replay(
+    log: Annotated[
+        str,
+        typer.Argument(
+            help="A recorded log, JSON lines (.jsonl or -), kafka://host:port, or a data set."
+        ),
+    ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="LOG is this data set: taobao, online-retail, diginetica or ml-100k."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot the hit rates over time: FILE.png, .svg or .pdf.")
+    ] = None,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="Write every figure there, as JSON.")
+    ] = None,
+    stop_at: Annotated[
+        int | None, typer.Option(min=0, help="Stop after so many events of the log.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Folder to go on from, if it holds a checkpoint, and to leave one in."),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Evaluate one event in so many; default: all, or what the recorded node did.",
+        ),
+    ] = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a log again, and say how well each event was foreseen before it was learnt.
+
+    The same log and settings give the same fingerprint, whether in one run or in several with
+    --checkpoint.
+
+    \b
+    Examples:
+      everlearn replay last-week.parquet --plot hit-rate.png --report report.json
+      everlearn replay taobao-9days.parquet --dataset taobao --json
+      everlearn replay kafka://127.0.0.1:9092
+    """
+    import json
+
+    from serving.progress import progress_bar
+    from serving.report import plot_report, print_report, shown_json, write_report
+    from streams.replay import replay_log
+
+    with progress_bar("replaying") as update:
+        result = replay_log(
+            log,
+            dataset=dataset,
+            settings=settings_file,
+            stop_at=stop_at,
+            sample=sample,
+            checkpoint=checkpoint,
+            progress=lambda passed, total, engine: update(passed, total, ""),
+        )
+    if report_file is not None:
+        write_report(result.report, report_file)
+    if plot is not None:
+        plot_report(result.report, plot, title=Path(log).name)
+    if as_json:
+        typer.echo(json.dumps(shown_json(result.report)))
+    else:
+        print_report(result.report)
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
+    app.command()(record)
+    app.command()(replay)

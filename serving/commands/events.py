@@ -1,7 +1,265 @@
-"""Commands (being written)."""
+"""Commands that publish events: `send` JSON lines, `import` a data set, `simulate` a shop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import threading
+
+    from streams.shop import Shop
+    from streams.simulate import Simulated
+
+__all__ = ["register"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+Broker = Annotated[
+    str | None,
+    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
+]
+
+
+def send(
+    file: Annotated[str, typer.Argument(help="JSON lines, each with its type; - reads stdin.")],
+    broker: Broker = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish events from JSON lines; `event_id` and `timestamp` are made when left out.
+
+    Lines that are no event are reported with number and reason, the others are sent; the exit
+    code is 1 if there were any.
+
+    \b
+    Examples:
+      everlearn send events.jsonl
+      echo '{"type": "click", "user": "anna", "item": "teapot"}' | everlearn send -
+    """
+    import json
+
+    from learners.errors import DataError
+    from streams.decode import Rejected
+    from streams.lines import check_lines
+    from streams.producer import EventProducer
+    from streams.settings import load_settings
+
+    settings = load_settings(settings_file, broker=broker)
+    sent = 0
+    bad: list[dict[str, object]] = []
+
+    def report(line: int, reason: str, detail: str) -> None:
+        bad.append({"line": line, "reason": reason, "detail": detail})
+        typer.echo(f"line {line}: {reason}: {detail}", err=True)
+
+    with _opened(file) as lines, EventProducer(settings=settings) as producer:
+        for number, outcome in check_lines(lines):
+            if isinstance(outcome, Rejected):
+                report(number, outcome.reason, outcome.detail)
+                continue
+            try:
+                producer.send(outcome)
+                sent += 1
+            except DataError as error:
+                report(number, "refused", str(error))
+    if as_json:
+        typer.echo(json.dumps({"sent": sent, "rejected": bad}))
+    else:
+        typer.echo(f"{sent:,} events sent, {len(bad):,} lines rejected")
+    if bad:
+        raise typer.Exit(1)
+
+
+def import_(
+    name: Annotated[str, typer.Argument(help="taobao, online-retail, diginetica or ml-100k.")],
+    path: Annotated[Path, typer.Argument(help="Its parquet file.")],
+    speed: Annotated[
+        str, typer.Option(help="max, or event time against real time: 60x is a minute a second.")
+    ] = "max",
+    broker: Broker = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a real data set to its topics; each record carries its event's own time.
+
+    Missing topics are made. It warns when a topic would not keep events that old.
+
+    \b
+    Examples:
+      everlearn import taobao taobao-9days.parquet
+      everlearn import ml-100k ml-100k.parquet --speed 3600x
+    """
+    import json
+    from dataclasses import asdict
+
+    from serving.progress import progress_bar
+    from streams.datasets import load_dataset
+    from streams.importer import import_dataset, parse_speed, prepare_topics
+    from streams.settings import load_settings
+
+    settings = load_settings(settings_file, broker=broker)
+    factor = parse_speed(speed)
+    dataset = load_dataset(name, path)
+    for warning in prepare_topics(dataset, settings):
+        typer.echo(f"warning: {warning}", err=True)
+    with progress_bar(f"importing {name}") as update:
+        done = import_dataset(
+            dataset,
+            settings,
+            speed=factor,
+            progress=lambda published, total: update(published, total, ""),
+        )
+    rate = done.events / done.seconds if done.seconds else 0.0
+    if as_json:
+        figures = asdict(done) | {"events_per_second": round(rate)}
+        typer.echo(json.dumps({"dataset": name, **figures}))
+        return
+    kinds = ", ".join(f"{count:,} {kind}s" for kind, count in done.types.items())
+    typer.echo(f"{done.events:,} events published ({kinds}) at {rate:,.0f}/s")
+    for reason, count in done.rejected.items():
+        typer.echo(f"{count:,} rows are no events: {reason}")
+
+
+def simulate(
+    users: Annotated[int, typer.Option(min=4, help="Shoppers.")] = 1000,
+    items: Annotated[int, typer.Option(min=24, help="Items on sale.")] = 500,
+    seconds: Annotated[
+        float | None, typer.Option(help="End after so long; default: at Ctrl-C.")
+    ] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
+    rate: Annotated[float, typer.Option(help="Events a second.")] = 50.0,
+    drift: Annotated[
+        str, typer.Option(help="none, sudden, gradual, recurring or catalogue.")
+    ] = "none",
+    drift_at: Annotated[
+        int | None,
+        typer.Option(min=1, help="Event number of the drift; default: the middle, or 5000."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same shop.")] = 1,
+    api: Annotated[
+        str | None,
+        typer.Option(help="A node's API: shoppers look at what it recommends, and click by taste."),
+    ] = None,
+    broker: Broker = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish what happens in a synthetic shop, live, until its end or Ctrl-C.
+
+    Tastes are sudden to change, change gradually, come and go, or a part of the catalogue is
+    replaced, as --drift says.
+
+    \b
+    Examples:
+      everlearn simulate --rate 100 --seconds 60 --api http://127.0.0.1:8080
+      everlearn simulate --events 20000 --drift sudden --drift-at 10000 --seed 7
+    """
+    from streams.importer import EventWriter
+    from streams.publisher import Publisher
+    from streams.settings import load_settings
+    from streams.simulate import Api, Simulation
+
+    settings = load_settings(settings_file, broker=broker)
+    planned = events or (int(seconds * rate) if seconds else 10_000)
+    shop = _shop(users, items, seed, drift, drift_at or max(1, planned // 2))
+    asks = Api(api) if api else None
+    with Publisher(settings.broker, settings) as publisher:
+        simulation = Simulation(shop, EventWriter(publisher, settings), rate=rate, api=asks)
+        _run_simulation(simulation.run, seconds, events, as_json)
+
+
+def _shop(users: int, items: int, seed: int, drift: Any, drift_at: int) -> Shop:
+    """Open a shop whose events have ids of their own, so that no two runs look like repeats."""
+    import time
+
+    from streams.shop import Shop, ShopConfig
+
+    name = f"shop-{time.time_ns() // 1_000_000:x}"
+    config = ShopConfig(
+        users=users,
+        items=items,
+        seed=seed,
+        drift=drift,
+        drift_at=drift_at,
+        drift_length=max(1, drift_at // 2),
+        name=name,
+    )
+    return Shop(config)
+
+
+def _run_simulation(
+    run: Callable[..., Simulated], seconds: float | None, events: int | None, as_json: bool
+) -> None:
+    import json
+    from dataclasses import asdict
+
+    from serving.progress import progress_bar
+
+    with _interrupted() as stop, progress_bar("simulating") as update:
+        done = run(
+            seconds=seconds,
+            events=events,
+            stop=stop,
+            progress=lambda so_far: update(
+                so_far.events, events, f"{so_far.clicked_shown:,} recommended items clicked"
+            ),
+        )
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+        return
+    typer.echo(
+        f"{done.events:,} events in {done.seconds:.1f} s: {done.clicks:,} clicks, "
+        f"{done.purchases:,} purchases"
+    )
+    if done.asked:
+        typer.echo(
+            f"{done.asked:,} lists asked for, {done.clicked_shown:,} clicked, "
+            f"{done.failed_requests:,} requests failed"
+        )
+
+
+@contextmanager
+def _interrupted() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C and SIGTERM set, so that the shop closes in order."""
+    import signal
+    import threading
+
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[Iterator[bytes]]:
+    import sys
+
+    from learners.errors import DataError
+
+    if file == "-":
+        yield iter(sys.stdin.buffer)
+        return
+    try:
+        with Path(file).open("rb") as lines:
+            yield iter(lines)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}; give a file or -") from error
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
+    app.command()(send)
+    app.command("import")(import_)
+    app.command()(simulate)
