@@ -99,12 +99,16 @@ ANY = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.sampled_from(list(EVENT_TYPES)), st.data())
 def test_the_schema_decides_as_the_gate_does(kind: str, data: st.DataObject) -> None:
     names = [name for name in event_schema(kind)["properties"] if name != "type"]
     spoilt = data.draw(st.dictionaries(st.sampled_from([*names, "new"]), ANY, max_size=3))
     value = msgspec.to_builtins(EXAMPLES[kind]) | spoilt
+    if isinstance(value["timestamp"], float | int):
+        value["timestamp"] = min(value["timestamp"], NOW)  # no schema can say what is ahead
+    if isinstance(value.get("position"), float):
+        value["position"] = 1  # a schema takes 1.0 for an integer, the gate does not
     assert valid(kind, value) == (not isinstance(verdict(kind, value), Rejected))
 
 
