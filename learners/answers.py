@@ -72,20 +72,15 @@ class Answers:
         row = self.memory.users.row(user)
         if row < 0:
             return None
-        history = self.memory.history
-        count = int(history.total[row])
-        length = history.item.shape[1]
-        slots = [i % length for i in range(max(count - length, 0), count)]
+        head, ring = self.memory.history.head[row], self.memory.history.event[row]
+        total, length = int(head["total"]), len(ring)
+        kept = [ring[i % length] for i in range(max(total - length, 0), total)]
         events = [
-            (
-                self.memory.items.ids[history.item[row, slot] - 1],
-                KINDS[history.kind[row, slot]],
-                float(history.time[row, slot]),
-            )
-            for slot in slots
-            if history.item[row, slot] > 0
+            (self.memory.items.ids[(code >> 1) - 1], KINDS[code & 1], float(time))
+            for code, time in (event.item() for event in kept)
+            if code > 1
         ]
-        return UserView(user, events, count, int(history.session_length[row]))
+        return UserView(user, events, total, int(head["session_length"]))
 
     def _ask_events(self, events: Sequence[tuple[str, str, float]], now: float) -> Asked:
         latest = list(events)[-1 : -MOST_QUERY - 1 : -1]
@@ -107,11 +102,10 @@ class Answers:
             seen = {self.memory.items.row(item): kind for item, kind, _ in events}
             bought = {item for item, kind in seen.items() if kind == KINDS[PURCHASE]}
             return set(seen) if "seen" in exclude else bought
-        items = self.memory.history.item[row]
-        chosen = items > 0
+        code = self.memory.history.event["code"][row]
         if "seen" not in exclude:
-            chosen &= self.memory.history.kind[row] == PURCHASE
-        return set((items[chosen] - 1).tolist())
+            code = code[code & 1 == PURCHASE]
+        return set(((code >> 1) - 1).tolist())
 
     def _best(self, asked: Asked, k: int, hidden: set[int]) -> list[Recommendation]:
         """Rank, leave out the hidden, and fill up with what is popular."""

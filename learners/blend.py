@@ -77,23 +77,22 @@ def score(
     out: NDArray[np.float32],
 ) -> None:
     """Score the first n candidates: x (n, F), hidden (n, U) is filled, out (n,) too."""
-    units = len(blend.bias)
+    w, inner, bias, outer = blend.w, blend.inner, blend.bias, blend.outer
+    units = len(bias)
+    h = np.empty(units, np.float32)
     for c in range(n):
-        h = hidden[c]
-        h[:] = blend.bias
+        h[:] = bias
         total = np.float32(0.0)
         for f in range(x.shape[1]):
             value = x[c, f]
             if value != 0.0:
-                total += blend.w[f] * value
-                row = blend.inner[f]
+                total += w[f] * value
                 for u in range(units):
-                    h[u] += row[u] * value
+                    h[u] += inner[f, u] * value
         for u in range(units):
-            if h[u] > 0.0:
-                total += blend.outer[u] * h[u]
-            else:
-                h[u] = 0.0
+            active = max(h[u], np.float32(0.0))
+            hidden[c, u] = active
+            total += outer[u] * active
         out[c] = total
 
 
@@ -136,23 +135,24 @@ def learn_one(
     `scores` becomes the softmax of itself.
     """
     _softmax(scores, n)
-    units = len(blend.bias)
+    outer, w_step, inner_step = blend.outer, blend.w_step, blend.inner_step
+    bias_step, outer_step = blend.bias_step, blend.outer_step
+    units = len(outer)
+    g = np.empty(units, np.float32)
     for c in range(n):
         slope = scores[c] - np.float32(1.0 if c == target else 0.0)
         if abs(slope) < NEGLIGIBLE:
             continue
-        h = hidden[c]
         for u in range(units):
-            blend.outer_step[u] += slope * h[u]
-            h[u] = slope * blend.outer[u] if h[u] > 0.0 else np.float32(0.0)
-            blend.bias_step[u] += h[u]
+            outer_step[u] += slope * hidden[c, u]
+            g[u] = slope * outer[u] if hidden[c, u] > 0.0 else np.float32(0.0)
+            bias_step[u] += g[u]
         for f in range(x.shape[1]):
             value = x[c, f]
             if value != 0.0:
-                blend.w_step[f] += slope * value
-                row = blend.inner_step[f]
+                w_step[f] += slope * value
                 for u in range(units):
-                    row[u] += value * h[u]
+                    inner_step[f, u] += value * g[u]
     _step(blend.w, blend.w_squares, blend.w_step)
     _step(blend.bias, blend.bias_squares, blend.bias_step)
     _step(blend.outer, blend.outer_squares, blend.outer_step)

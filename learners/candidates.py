@@ -17,7 +17,7 @@ from learners.jit import jit
 from learners.neighbours import NeighboursState, kth_largest
 from learners.popularity import PopularityState
 from learners.sessions import Sessions
-from learners.transitions import TransitionsState
+from learners.transitions import Table, TransitionsState
 
 __all__ = [
     "COLUMNS",
@@ -104,54 +104,80 @@ def make_workspace(
 
 
 @jit
-def _touch(work: Workspace, touched: int, item: int) -> int:
+def _touch(
+    slot: NDArray[np.int32],
+    items: NDArray[np.int32],
+    column: NDArray[np.float64],
+    touched: int,
+    item: int,
+) -> int:
     """Make sure an item has a place; return how many are touched now."""
-    if work.slot[item] == 0 and touched < len(work.item):
-        work.item[touched] = item
-        work.column[touched, :] = 0.0
+    if slot[item] == 0 and touched < len(items):
+        items[touched] = item
+        for c in range(COLUMNS):
+            column[touched, c] = 0.0
         touched += 1
-        work.slot[item] = touched
+        slot[item] = touched
     return touched
 
 
 @jit
-def _gather_transitions(models: Models, work: Workspace, asked: Asked, touched: int) -> int:
-    state = models.transitions
+def _gather_row(
+    work: Workspace, table: Table, x: int, nearness: float, decay: tuple[float, float], touched: int
+) -> int:
+    """Add the forward transitions of one query item; the last item's own count apart."""
+    slot, items, column, entry = work.slot, work.item, work.column, table.entry
+    head = table.rows.row[x]
+    for i in range(head.start, head.start + head.held):
+        item = entry[i].item
+        touched = _touch(slot, items, column, touched, item)
+        place = slot[item] - 1
+        if place >= 0:
+            weight = decay[0] * entry[i].slow
+            column[place, FORWARD_SLOW] += nearness * weight
+            column[place, FORWARD_FAST] += nearness * decay[1] * entry[i].fast
+            if nearness == 1.0:
+                column[place, FORWARD_LAST] = weight
+    return touched
+
+
+@jit
+def _gather_row_back(work: Workspace, table: Table, x: int, weight: float, touched: int) -> int:
+    """Add the backward transitions of one query item."""
+    slot, items, column, entry = work.slot, work.item, work.column, table.entry
+    head = table.rows.row[x]
+    for i in range(head.start, head.start + head.held):
+        item = entry[i].item
+        touched = _touch(slot, items, column, touched, item)
+        place = slot[item] - 1
+        if place >= 0:
+            column[place, BACKWARD] += weight * entry[i].slow
+    return touched
+
+
+@jit
+def _gather_transitions(
+    state: TransitionsState, work: Workspace, asked: Asked, touched: int
+) -> int:
+    query, half_life = work.query, state.half_life
     found = 0
     for i in range(asked.items):
-        x = work.query[i]
+        x = query[i]
         repeated = x < 0
         for j in range(i):
-            repeated = repeated or work.query[j] == x
+            repeated = repeated or query[j] == x
         if repeated:
             continue
         if found == transitions.QUERY_ITEMS:
             break
         found += 1
         nearness = 1.0 / (1.0 + i)
-        table = state.forward
-        age = max(asked.now - table.touched[x], 0.0)
-        slow = 2.0 ** (-age / state.half_life[0])
-        fast = 2.0 ** (-age / state.half_life[1])
-        start = table.rows.start[x]
-        for entry in range(start, start + table.rows.held[x]):
-            touched = _touch(work, touched, table.item[entry])
-            place = work.slot[table.item[entry]] - 1
-            if place >= 0:
-                weight = slow * table.slow[entry]
-                work.column[place, FORWARD_SLOW] += nearness * weight
-                work.column[place, FORWARD_FAST] += nearness * fast * table.fast[entry]
-                if i == 0:
-                    work.column[place, FORWARD_LAST] = weight
-        table = state.backward
-        age = max(asked.now - table.touched[x], 0.0)
-        slow = nearness * 2.0 ** (-age / state.half_life[0])
-        start = table.rows.start[x]
-        for entry in range(start, start + table.rows.held[x]):
-            touched = _touch(work, touched, table.item[entry])
-            place = work.slot[table.item[entry]] - 1
-            if place >= 0:
-                work.column[place, BACKWARD] += slow * table.slow[entry]
+        age = max(asked.now - state.forward.rows.row[x].touched, 0.0)
+        decay = (2.0 ** (-age / half_life[0]), 2.0 ** (-age / half_life[1]))
+        touched = _gather_row(work, state.forward, x, nearness, decay, touched)
+        age = max(asked.now - state.backward.rows.row[x].touched, 0.0)
+        weight = nearness * 2.0 ** (-age / half_life[0])
+        touched = _gather_row_back(work, state.backward, x, weight, touched)
     return touched
 
 
@@ -162,100 +188,112 @@ def gather(models: Models, work: Workspace, asked: Asked) -> int:
     Afterwards `work.item[:m]` and `work.column[:m]` hold them, `work.largest` and `work.total`
     each column's maximum and sum, and `work.slot` is zero again.
     """
-    knn = work.knn
+    slot, items, column, query = work.slot, work.item, work.column, work.query
     voted = neighbours.votes(
-        models.neighbours, models.sessions, knn, work.query, asked.items, asked.now, asked.own
+        models.neighbours, models.sessions, work.knn, query, asked.items, asked.now, asked.own
     )
+    named, vote = work.knn.item, work.knn.vote
     touched = 0
     for i in range(voted):
-        touched = _touch(work, touched, knn.item[i])
-        work.column[touched - 1, KNN] = knn.vote[i]
-    touched = _gather_transitions(models, work, asked, touched)
+        touched = _touch(slot, items, column, touched, named[i])
+        column[touched - 1, KNN] = vote[i]
+    touched = _gather_transitions(models.transitions, work, asked, touched)
     for i in range(asked.items):
-        if work.query[i] >= 0:
-            touched = _touch(work, touched, work.query[i])
+        if query[i] >= 0:
+            touched = _touch(slot, items, column, touched, query[i])
     top = models.popularity.top
     for life in range(top.shape[0]):
         for place in range(POPULAR):
             if top[life, place] > 0:
-                touched = _touch(work, touched, top[life, place] - 1)
-    work.largest[:] = 0.0
-    work.total[:] = 0.0
+                touched = _touch(slot, items, column, touched, top[life, place] - 1)
+    largest, total = work.largest, work.total
+    largest[:] = 0.0
+    total[:] = 0.0
     for i in range(touched):
-        work.slot[work.item[i]] = 0
-        for column in range(COLUMNS):
-            value = work.column[i, column]
-            work.total[column] += value
-            work.largest[column] = max(work.largest[column], value)
+        slot[items[i]] = 0
+        for c in range(COLUMNS):
+            total[c] += column[i, c]
+            largest[c] = max(largest[c], column[i, c])
     return touched
 
 
 @jit
 def choose(models: Models, work: Workspace, asked: Asked, touched: int, most: int) -> int:
     """Keep the `most` touched items of the best prescore; return how many were kept."""
-    popular = models.popularity
-    lives = len(popular.half_life)
-    peak = np.ones(lives)
+    weight, top = models.popularity.weight, models.popularity.top
+    items, column, query, largest = work.item, work.column, work.query, work.largest
+    prescore, value, candidate = work.prescore, work.value, work.candidate
+    lives = top.shape[0]
+    share = np.empty(COLUMNS)
+    for c in range(COLUMNS):
+        share[c] = PRESCORE[c] / max(largest[c], 1e-300)
+    popular = np.zeros(lives)
     for life in range(lives):
-        if popular.top[life, 0] > 0:
-            peak[life] = max(popular.weight[popular.top[life, 0] - 1, life], 1e-300)
+        if top[life, 0] > 0:
+            popular[life] = PRESCORE_POPULAR / max(weight[top[life, 0] - 1, life], 1e-300)
     for i in range(touched):
-        item = work.item[i]
+        item = items[i]
         score = 0.0
-        for column in range(COLUMNS):
-            if work.column[i, column] > 0.0:
-                score += PRESCORE[column] * work.column[i, column] / work.largest[column]
+        for c in range(COLUMNS):
+            score += share[c] * column[i, c]
         for life in range(lives):
-            score += PRESCORE_POPULAR * popular.weight[item, life] / peak[life]
+            score += popular[life] * weight[item, life]
         for j in range(asked.items):
-            if work.query[j] == item:
+            if query[j] == item:
                 score += PRESCORE_REPEAT
                 break
-        work.prescore[i] = score
-        work.value[i] = score
-    least = -1.0
-    if touched > most:
-        least = kth_largest(work.value, touched, most)
+        prescore[i] = score
+        value[i] = score
+    least = kth_largest(value, touched, most) if touched > most else -1.0
     kept = 0
     for i in range(touched):
-        if work.prescore[i] >= least and kept < most:
-            work.candidate[kept] = i
+        if prescore[i] >= least and kept < most:
+            candidate[kept] = i
             kept += 1
     return kept
 
 
 @jit
-def _describe_scores(work: Workspace, place: int, x: NDArray[np.float32]) -> int:
+def _describe_scores(
+    score: NDArray[np.float64],
+    largest: NDArray[np.float64],
+    total: NDArray[np.float64],
+    x: NDArray[np.float32],
+) -> int:
+    """Each column's share of its maximum, log of its share of the sum; the evidence itself."""
     f = 0
-    for column in range(COLUMNS):
-        score = work.column[place, column]
-        if score > 0.0:
-            x[f] = score / work.largest[column]
-            x[f + 1] = (
-                np.log(score / work.total[column] + SHARE_FLOOR) + SHARE_SHIFT
-            ) / SHARE_SHIFT
+    for c in range(COLUMNS):
+        if score[c] > 0.0:
+            share = score[c] / total[c]
+            x[f] = score[c] / largest[c]
+            x[f + 1] = (np.log(share + SHARE_FLOOR) + SHARE_SHIFT) / SHARE_SHIFT
         else:
             x[f] = 0.0
             x[f + 1] = 0.0
         f += 2
-    for column in EVIDENCE:
-        score = work.column[place, column]
-        x[f] = 0.5 * np.log(1.0 + score) if score > 0.0 else 0.0
+    for c in EVIDENCE:
+        x[f] = 0.5 * np.log(1.0 + score[c]) if score[c] > 0.0 else 0.0
         f += 1
     return f
 
 
 @jit
 def _describe_repeats(
-    work: Workspace, asked: Asked, item: int, f: int, x: NDArray[np.float32]
+    query: NDArray[np.int32],
+    kind: NDArray[np.uint8],
+    asked: Asked,
+    item: int,
+    f: int,
+    x: NDArray[np.float32],
 ) -> int:
     """In the session, its last item, nearness, how often; before the session; bought."""
-    x[f : f + 6] = 0.0
+    for i in range(f, f + 6):
+        x[i] = 0.0
     often = 0
     for j in range(asked.items):
-        if work.query[j] != item:
+        if query[j] != item:
             continue
-        if work.query_kind[j] == 1:
+        if kind[j] == 1:
             x[f + 5] = 1.0
         if j >= asked.in_session:
             x[f + 4] = 1.0
@@ -265,7 +303,7 @@ def _describe_repeats(
             x[f + 1] = 1.0 if j == 0 else 0.0
             x[f + 2] = np.exp(-j / 3.0)
         often += 1
-    x[f + 3] = np.log(1.0 + often)
+    x[f + 3] = np.log(1.0 + often) if often > 0 else 0.0
     return f + 6
 
 
@@ -273,24 +311,28 @@ def _describe_repeats(
 def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
     """Write the features of the `kept` candidates into `work.feature` (kept, FEATURES)."""
     popular = models.popularity
-    lives = len(popular.half_life)
+    weight, facts = popular.weight, popular.item
+    items, column, candidate, feature = work.item, work.column, work.candidate, work.feature
+    query, kind, largest, total = work.query, work.query_kind, work.largest, work.total
+    lives = weight.shape[1]
     decay = np.empty(lives)
     for life in range(lives):
         age = (asked.now - popular.reference[life]) / popular.half_life[life]
         decay[life] = 2.0 ** -min(max(age, -1000.0), 1000.0)
     short = np.float32(1.0 / max(asked.in_session, 1))
     for c in range(kept):
-        place = work.candidate[c]
-        item = work.item[place]
-        x = work.feature[c]
-        f = _describe_scores(work, place, x)
+        place = candidate[c]
+        item = items[place]
+        x = feature[c]
+        f = _describe_scores(column[place], largest, total, x)
         for life in range(lives):
-            x[f] = 0.2 * np.log(1.0 + popular.weight[item, life] * decay[life])
+            x[f] = 0.2 * np.log(1.0 + weight[item, life] * decay[life])
             f += 1
-        x[f] = 0.3 * np.log(1.0 + max(asked.now - popular.first[item], 0.0) / 3600.0)
-        x[f + 1] = 0.3 * np.log(1.0 + max(asked.now - popular.last[item], 0.0) / 600.0)
-        f = _describe_repeats(work, asked, item, f + 2, x)
+        x[f] = 0.3 * np.log(1.0 + max(asked.now - facts[item].first, 0.0) / 3600.0)
+        x[f + 1] = 0.3 * np.log(1.0 + max(asked.now - facts[item].last, 0.0) / 600.0)
+        repeats = f + 2
+        f = _describe_repeats(query, kind, asked, item, repeats, x)
         x[f] = short
         x[f + 1] = short * x[2 * KNN + 1]
         x[f + 2] = short * x[2 * FORWARD_LAST + 1]
-        x[f + 3] = short * x[2 * COLUMNS + len(EVIDENCE) + 4 + 2]
+        x[f + 3] = short * x[repeats]

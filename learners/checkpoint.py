@@ -181,9 +181,10 @@ def _write_state(path: Path, state: Mapping[str, NDArray[np.generic]]) -> str:
     end = 0
     for name, array in state.items():
         begin, end = end, end + array.nbytes
+        plain = array.dtype.names is None
         header[name] = {
-            "dtype": NAMES[array.dtype.str[1:]],
-            "shape": list(array.shape),
+            "dtype": NAMES[array.dtype.str[1:]] if plain else "U8",
+            "shape": [*array.shape] if plain else [*array.shape, array.dtype.itemsize],
             "data_offsets": [begin, end],
         }
     text = json.dumps(header).encode()

@@ -99,7 +99,7 @@ def _different(a: dict[str, NDArray[np.generic]], b: dict[str, NDArray[np.generi
     if a.keys() != b.keys():
         return f"states hold different arrays: {sorted(a.keys() ^ b.keys())}"
     for name in a:
-        if not np.array_equal(a[name], b[name]):
+        if a[name].shape != b[name].shape or a[name].tobytes() != b[name].tobytes():
             return f"array {name!r} differs"
     return None
 

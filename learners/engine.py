@@ -313,5 +313,5 @@ def fingerprint_of(state: Mapping[str, NDArray[np.generic]]) -> str:
     for name in sorted(state):
         array = np.ascontiguousarray(state[name])
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.data.cast("B") if array.size else b"")
+        digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Users are their recent events: a ring of the last H per user, and the session they are in.
 
-Nothing is learnt *per user*; a query is read off the ring. Items are kept as row + 1, so that a
-zeroed array is an empty one.
+Nothing is learnt *per user*; a query is read off the ring. A zeroed ring is an empty
+one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.jit import jit
+from learners.rows import Records
 
 __all__ = [
     "CONTEXT",
@@ -20,6 +21,7 @@ __all__ = [
     "History",
     "append",
     "begin",
+    "forget_items",
     "make_history",
     "recent",
 ]
@@ -29,31 +31,33 @@ SHORT_QUERY = 10  # a shorter session is filled up with the user's history befor
 CONTEXT = 10  # events of the session that a learnt event is related to
 
 
+HEAD = np.dtype(
+    [
+        ("total", np.int64),  # events ever
+        ("session_key", np.uint64),  # hash of the event's own session, 0 for none
+        ("session_number", np.int64),  # 1 + number in the store of sessions
+        ("last", np.float64),  # time of the latest event, seconds
+        ("session_length", np.int64),  # events of the session so far
+    ]
+)
+EVENT = np.dtype(
+    [
+        ("code", np.int32),  # 2 * (item row + 1) + kind, 0 for none
+        ("time", np.uint32),  # seconds
+    ]
+)
+
+
 class History(NamedTuple):
     """The rings of all users; rows are users."""
 
-    item: NDArray[np.int32]  # (users, H) item row + 1
-    time: NDArray[np.uint32]  # (users, H) seconds
-    kind: NDArray[np.uint8]  # (users, H)
-    total: NDArray[np.int64]  # (users,) events ever
-    session_key: NDArray[np.uint64]  # (users,) hash of the event's session, 0 for none
-    session_length: NDArray[np.int32]  # (users,) events of the session so far
-    session_number: NDArray[np.int64]  # (users,) 1 + number in the store of sessions
-    last: NDArray[np.float64]  # (users,) time of the latest event, seconds
+    head: Records  # (users,) HEAD
+    event: Records  # (users, H) EVENT
 
 
 def make_history(users: int, length: int) -> History:
     """Return empty rings."""
-    return History(
-        np.zeros((users, length), np.int32),
-        np.zeros((users, length), np.uint32),
-        np.zeros((users, length), np.uint8),
-        np.zeros(users, np.int64),
-        np.zeros(users, np.uint64),
-        np.zeros(users, np.int32),
-        np.zeros(users, np.int64),
-        np.zeros(users, np.float64),
-    )
+    return History(np.zeros(users, HEAD), np.zeros((users, length), EVENT))
 
 
 @jit
@@ -62,37 +66,49 @@ def begin(history: History, user: int, key: np.uint64, time: float, gap_seconds:
 
     A session is the event's own `session` (`key`), else it is cut at `gap_seconds` of silence.
     """
-    if history.total[user] > 0:
-        if key != 0 or history.session_key[user] != 0:
-            new = key != history.session_key[user]
+    head = history.head[user]
+    if head.total > 0:
+        if key != 0 or head.session_key != 0:
+            new = key != head.session_key
         else:
-            new = time - history.last[user] > gap_seconds
+            new = time - head.last > gap_seconds
         if not new:
             return False
-    history.session_key[user] = key
-    history.session_length[user] = 0
-    history.session_number[user] = 0
+    head.session_key = key
+    head.session_length = 0
+    head.session_number = 0
     return True
 
 
 @jit
 def append(history: History, user: int, item: int, kind: int, time: float) -> None:
     """Add an event to a user's ring and to the session they are in."""
-    slot = history.total[user] % history.item.shape[1]
-    history.item[user, slot] = item + 1
-    history.time[user, slot] = np.uint32(time)
-    history.kind[user, slot] = kind
-    history.total[user] += 1
-    history.session_length[user] += 1
-    history.last[user] = max(history.last[user], time)
+    head = history.head[user]
+    event = history.event[user, head.total % history.event.shape[1]]
+    event.code = 2 * (item + 1) + kind
+    event.time = np.uint32(time)
+    head.total += 1
+    head.session_length += 1
+    head.last = max(head.last, time)
 
 
 @jit
-def recent(history: History, user: int, items: NDArray[np.int32], most: int) -> int:
-    """Write a user's latest item rows into `items`, most recent first; return how many."""
-    length = history.item.shape[1]
-    n = min(most, min(history.total[user], length))
-    count = history.total[user]
+def recent(
+    history: History, user: int, items: NDArray[np.int32], kinds: NDArray[np.uint8], most: int
+) -> int:
+    """Write a user's latest item rows and kinds, most recent first; return how many."""
+    event = history.event
+    length = event.shape[1]
+    total = history.head[user].total
+    n = min(most, min(total, length))
     for back in range(n):
-        items[back] = history.item[user, (count - 1 - back) % length] - 1
+        code = event[user, (total - 1 - back) % length].code
+        items[back] = (code >> 1) - 1
+        kinds[back] = code & 1
     return int(n)
+
+
+def forget_items(history: History, users: int, rows: NDArray[np.int64]) -> None:
+    """Blank some item rows in the rings of the first `users` rows."""
+    code = history.event["code"][:users]
+    code[np.isin((code >> 1) - 1, rows)] = 0

@@ -3,6 +3,9 @@
 A kernel calls kernels of other modules, and numba's own cache does not notice when one of those
 changes. So the cache folder carries a digest of every module that holds kernels: any change
 compiles anew, and nothing stale is ever run. `EVERLEARN_CACHE` moves it from `~/.cache/everlearn`.
+
+Kernels take their arrays in named tuples, and bind the arrays of an inner loop to local names
+first: each read of a tuple's array counts a reference, which costs more than the loop's own work.
 """
 
 from __future__ import annotations
@@ -52,4 +55,4 @@ _use_cache()
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel without the GIL, cached on disk."""
-    return cast(Callable[P, R], numba.njit(nogil=True, cache=True)(function))
+    return cast(Callable[P, R], numba.njit(nogil=True, cache=True, error_model="numpy")(function))

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import FEATURES, Models, Workspace, make_workspace
-from learners.history import History, make_history
+from learners.history import History, forget_items, make_history
 from learners.ledger import Ledger, make_ledger
 from learners.neighbours import Neighbours
 from learners.popularity import Popularity
+from learners.rows import refill
 from learners.sessions import forget_owners
 from learners.transitions import Transitions
 from learners.vocab import Vocabulary
@@ -93,7 +94,7 @@ class Memory:
 
     def _forget_users(self, rows: NDArray[np.int64], erase: bool) -> None:
         for array in self.history:
-            array[rows] = 0
+            array[rows] = np.zeros(1, array.dtype)[0]
         forget_owners(self.near.sessions, rows, erase)
         self.users.free(map(int, rows))
 
@@ -102,8 +103,7 @@ class Memory:
         rows = self.items.oldest()
         for source in (self.near, self.following, self.popular):
             source.forget_items(rows)
-        kept = self.history.item[: self.users.used]
-        kept[np.isin(kept, rows + 1)] = 0
+        forget_items(self.history, self.users.used, rows)
         self.items.free(map(int, rows))
         return rows
 
@@ -132,9 +132,7 @@ class Memory:
         self.users.load_state(parts["users"])
         self.items.load_state(parts["items"])
         for name, array in parts["history"].items():
-            mine = getattr(self.history, name)
-            mine[len(array) :] = 0
-            mine[: len(array)] = array
+            refill(getattr(self.history, name), array)
         self.near.load_state(parts["neighbours"])
         self.following.load_state(parts["transitions"])
         self.popular.load_state(parts["popularity"])

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
 from learners.jit import jit
-from learners.rows import Rows, make_rows, release, reserve, settle
-from learners.sessions import SESSION_LENGTH, Sessions, add, holds, make_sessions, open_session
+from learners.rows import Rows, make_rows, refill, release, reserve, settle
+from learners.sessions import SESSION_LENGTH, Sessions, add, make_sessions, open_session
 
 __all__ = [
     "QUERY_ITEMS",
@@ -54,15 +54,13 @@ _BEFORE_WEIGHT = np.exp(-np.arange(SESSION_LENGTH) / BEFORE_SCALE)
 
 
 class NeighboursState(NamedTuple):
-    """Rings of session numbers per item."""
+    """Rings of session numbers per item; `met` of a row is c."""
 
     rows: Rows
     session: NDArray[np.int32]  # (slots,) session numbers
-    sessions_with: NDArray[np.int64]  # (items,) c
     most: NDArray[np.int64]  # (2,) slots of a ring at most (a power of two), k
     half_life: NDArray[np.float64]  # (1,) T, seconds
-    weight: NDArray[np.float64]  # (sessions,) |s|^-v 2^((t_s - r)/T)
-    reference: NDArray[np.float64]  # (1,) r, seconds
+    reference: NDArray[np.float64]  # (1,) r, seconds: a session weighs |s|^-v 2^((t_s - r)/T)
 
 
 class Scratch(NamedTuple):
@@ -70,7 +68,7 @@ class Scratch(NamedTuple):
 
     place: NDArray[np.int32]  # (items,) 1 + distance from the end of a query item
     similarity: NDArray[np.float64]  # (sessions,)
-    found: NDArray[np.int64]  # (n,) session numbers met
+    found: NDArray[np.int64]  # (n,) slots of the sessions met
     value: NDArray[np.float64]  # (n,) copies for the selection
     slot: NDArray[np.int32]  # (items,) 1 + place among the items voted for
     item: NDArray[np.int32]  # (MOST_VOTES,) the items voted for
@@ -78,16 +76,14 @@ class Scratch(NamedTuple):
 
 
 def make_neighbours(
-    items: int, sessions: int, slots_a_row: int, k: int, half_life_seconds: float
+    items: int, slots_a_row: int, k: int, half_life_seconds: float
 ) -> NeighboursState:
     """Return empty rings with room for an eighth of all slots."""
     return NeighboursState(
         make_rows(items),
         np.zeros(max(items * slots_a_row // 8, 4 * slots_a_row), np.int32),
-        np.zeros(items, np.int64),
         np.array([slots_a_row, k], np.int64),
         np.array([half_life_seconds]),
-        np.zeros(sessions),
         np.zeros(1),
     )
 
@@ -109,25 +105,28 @@ def make_scratch(items: int, sessions: int, slots_a_row: int) -> Scratch:
 @jit
 def _append(state: NeighboursState, item: int, number: int) -> None:
     """Note in an item's ring that session `number` holds it."""
-    rows = state.rows
-    state.sessions_with[item] += 1
-    count = rows.held[item]
-    if count == rows.room[item] and count < state.most[0]:
-        old = rows.start[item]
-        start = reserve(rows, state.session, item)
+    rows, ring = state.rows, state.session
+    head = rows.row[item]
+    head.met += 1
+    held = head.held
+    if held == head.room and held < state.most[0]:
+        old = head.start
+        start = reserve(rows, ring, item)
         if start >= 0:
-            for i in range(count):
-                state.session[start + i] = state.session[old + i]
-            settle(rows, state.session, item, start)
-    if rows.room[item] > 0:
-        state.session[rows.start[item] + count % rows.room[item]] = number
-        rows.held[item] = count + 1
+            for i in range(held):
+                ring[start + i] = ring[old + i]
+            settle(rows, ring, item, start)
+    if head.room > 0:
+        ring[head.start + held % head.room] = number
+        head.held = held + 1
 
 
 @jit
-def _rebase(state: NeighboursState, time: float) -> None:
+def _rebase(state: NeighboursState, sessions: Sessions, time: float) -> None:
     age = (time - state.reference[0]) / state.half_life[0]
-    state.weight[:] *= 2.0 ** -min(age, 1000.0)
+    factor = 2.0 ** -min(age, 1000.0)
+    for slot in range(len(sessions.head)):
+        sessions.head[slot].weight *= factor
     state.reference[0] = time
 
 
@@ -135,19 +134,17 @@ def _rebase(state: NeighboursState, time: float) -> None:
 def learn_one(
     state: NeighboursState, sessions: Sessions, number: int, item: int, time: float
 ) -> None:
-    """Learn that an item was met in session `number`, which stands in the store and has room."""
-    slot = number % len(sessions.length)
-    if holds(sessions, number, item):
-        sessions.time[slot] = max(sessions.time[slot], time)
-    else:
-        add(sessions, number, item, time)
+    """Learn that `item` was met in session `number`, which stands in the store and has room."""
+    slot = number % len(sessions.head)
+    if add(sessions, slot, item, time):
         _append(state, item, number)
     if state.reference[0] == 0.0:
         state.reference[0] = time
     if time - state.reference[0] > REBASE_AFTER * state.half_life[0]:
-        _rebase(state, time)
-    age = (sessions.time[slot] - state.reference[0]) / state.half_life[0]
-    state.weight[slot] = _LENGTH_WEIGHT[sessions.length[slot]] * 2.0 ** max(age, -1000.0)
+        _rebase(state, sessions, time)
+    head = sessions.head[slot]
+    age = (head.time - state.reference[0]) / state.half_life[0]
+    head.weight = _LENGTH_WEIGHT[head.length] * 2.0 ** max(age, -1000.0)
 
 
 @jit
@@ -185,55 +182,54 @@ def _find(
     own: int,
 ) -> int:
     """Sum S over the sessions that share items with the query; return how many were met."""
-    capacity = len(sessions.length)
+    place, similarity, met = scratch.place, scratch.similarity, scratch.found
+    ring, rows = state.session, state.rows.row
+    capacity = len(similarity)
     oldest = sessions.begun[0] - capacity
     total = float(sessions.begun[0])
     found = distinct = 0
     for d in range(n):
         item = query[d]
-        if item < 0 or scratch.place[item] > 0:
+        if item < 0 or place[item] > 0:
             continue
         if distinct == QUERY_ITEMS:
             break
         distinct += 1
-        scratch.place[item] = d + 1
-        if state.sessions_with[item] == 0:
+        place[item] = d + 1
+        head = rows[item]
+        if head.met == 0:
             continue
-        idf = np.log(1.0 + total / state.sessions_with[item])
+        idf = np.log(1.0 + total / head.met)
         weight = np.exp(-d / DISTANCE_SCALE) * idf**IDF_POWER
-        start = state.rows.start[item]
-        for i in range(min(state.rows.held[item], np.int64(state.rows.room[item]))):
-            number = state.session[start + i]
+        for i in range(head.start, head.start + min(head.held, np.int64(head.room))):
+            number = ring[i]
             if number < oldest or number == own:
                 continue
             slot = number % capacity
-            if scratch.similarity[slot] == 0.0:
-                scratch.found[found] = number
+            if similarity[slot] == 0.0:
+                met[found] = slot
                 found += 1
-            scratch.similarity[slot] += weight
+            similarity[slot] += weight
     return found
 
 
 @jit
-def _choose(state: NeighboursState, scratch: Scratch, found: int) -> int:
+def _choose(sessions: Sessions, k: int, scratch: Scratch, found: int) -> int:
     """Weigh the sessions met by length and age and keep the k most similar, first in `found`."""
-    capacity = len(state.weight)
-    k = state.most[1]
+    heads, similarity, met, value = sessions.head, scratch.similarity, scratch.found, scratch.value
     for i in range(found):
-        slot = scratch.found[i] % capacity
-        scratch.similarity[slot] *= state.weight[slot]
-        scratch.value[i] = scratch.similarity[slot]
-    least = 0.0
-    if found > k:
-        least = kth_largest(scratch.value, found, k)
+        slot = met[i]
+        similarity[slot] *= heads[slot].weight
+        value[i] = similarity[slot]
+    least = kth_largest(value, found, k) if found > k else 0.0
     kept = 0
     for i in range(found):
-        number = scratch.found[i]
-        similarity = scratch.similarity[number % capacity]
-        scratch.similarity[number % capacity] = 0.0
-        if kept < k and similarity >= least and similarity > 0.0:
-            scratch.found[kept] = number
-            scratch.value[kept] = similarity
+        slot = met[i]
+        score = similarity[slot]
+        similarity[slot] = 0.0
+        if kept < k and score >= least and score > 0.0:
+            met[kept] = slot
+            value[kept] = score
             kept += 1
     return kept
 
@@ -241,36 +237,36 @@ def _choose(state: NeighboursState, scratch: Scratch, found: int) -> int:
 @jit
 def _vote(sessions: Sessions, scratch: Scratch, kept: int) -> int:
     """Let the kept sessions vote; return how many items were voted for."""
+    stored, heads, where = sessions.item, sessions.head, scratch.place
+    met, value, slots = scratch.found, scratch.value, scratch.slot
+    named, vote = scratch.item, scratch.vote
     voted = 0
     for i in range(kept):
-        slot = scratch.found[i] % len(sessions.length)
-        length = sessions.length[slot]
+        session = met[i]
         nearest = 0
         origin = 0
-        for place in range(length):
-            row = sessions.item[slot, place] - 1
-            if row >= 0 and scratch.place[row] > 0:
-                distance = scratch.place[row]
-                if nearest == 0 or distance < nearest:
-                    nearest = distance
-                    origin = place
+        for place in range(heads[session].length):
+            row = stored[session, place] - 1
+            if row >= 0 and where[row] > 0 and (nearest == 0 or where[row] < nearest):
+                nearest = where[row]
+                origin = place
         if nearest == 0:
             continue
-        similarity = scratch.value[i] * _VOTE_WEIGHT[nearest - 1]
-        for place in range(length):
-            row = sessions.item[slot, place] - 1
+        similarity = value[i] * _VOTE_WEIGHT[nearest - 1]
+        for place in range(heads[session].length):
+            row = stored[session, place] - 1
             if row < 0:
                 continue
-            if scratch.slot[row] == 0:
+            if slots[row] == 0:
                 if voted == MOST_VOTES:
                     continue
-                scratch.item[voted] = row
-                scratch.vote[voted] = 0.0
+                named[voted] = row
+                vote[voted] = 0.0
                 voted += 1
-                scratch.slot[row] = voted
+                slots[row] = voted
             step = place - origin
             fading = _AFTER_WEIGHT[step] if step >= 0 else _BEFORE_WEIGHT[-step]
-            scratch.vote[scratch.slot[row] - 1] += similarity * fading
+            vote[slots[row] - 1] += similarity * fading
     return voted
 
 
@@ -290,18 +286,20 @@ def votes(
     asking session, which is left out, or -1.
     """
     found = _find(state, sessions, scratch, query, n, own)
-    kept = _choose(state, scratch, found)
+    kept = _choose(sessions, state.most[1], scratch, found)
     voted = _vote(sessions, scratch, kept)
     total = float(sessions.begun[0])
     age = (now - state.reference[0]) / state.half_life[0]
     decay = 2.0 ** -min(max(age, -1000.0), 1000.0)
+    named, vote, slot, place = scratch.item, scratch.vote, scratch.slot, scratch.place
+    rows = state.rows.row
     for i in range(voted):
-        row = scratch.item[i]
-        scratch.vote[i] *= decay * np.log(1.0 + total / max(state.sessions_with[row], 1))
-        scratch.slot[row] = 0
+        row = named[i]
+        vote[i] *= decay * np.log(1.0 + total / max(rows[row].met, 1))
+        slot[row] = 0
     for d in range(n):
         if query[d] >= 0:
-            scratch.place[query[d]] = 0
+            place[query[d]] = 0
     return voted
 
 
@@ -337,7 +335,7 @@ class Neighbours(Source):
         half_life_seconds: float = 30 * 86400.0,
     ) -> None:
         self.sessions = make_sessions(sessions)
-        self.arrays = make_neighbours(items, sessions, slots_a_row, k, half_life_seconds)
+        self.arrays = make_neighbours(items, slots_a_row, k, half_life_seconds)
         self._scratch = make_scratch(items, sessions, slots_a_row)
 
     def learn(self, interactions: Interactions) -> None:
@@ -354,35 +352,31 @@ class Neighbours(Source):
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         arrays, sessions = self.arrays, self.sessions
-        used = np.flatnonzero(arrays.sessions_with)
-        n = int(used[-1]) + 1 if len(used) else 0
-        begun = min(int(sessions.begun[0]), len(sessions.length))
-        state: dict[str, NDArray[np.generic]] = {
+        used = np.flatnonzero(arrays.rows.row["met"])
+        begun = min(int(sessions.begun[0]), len(sessions.head))
+        return {
+            "row": arrays.rows.row[: int(used[-1]) + 1 if len(used) else 0],
             "ring": arrays.session[: int(arrays.rows.top[0])],
-            "sessions_with": arrays.sessions_with[:n],
-            "weight": arrays.weight[:begun],
+            "free": arrays.rows.free,
+            "top": arrays.rows.top,
             "reference": arrays.reference,
-            "rows.free": arrays.rows.free,
-            "rows.top": arrays.rows.top,
-            "sessions.begun": sessions.begun,
+            "session.head": sessions.head[:begun],
+            "session.item": sessions.item[:begun],
+            "session.begun": sessions.begun,
         }
-        for column in ("start", "room", "held"):
-            state[f"rows.{column}"] = getattr(arrays.rows, column)[:n]
-        for column in ("item", "length", "time", "owner"):
-            state[f"sessions.{column}"] = getattr(sessions, column)[:begun]
-        return state
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        for name, array in state.items():
-            owner, _, column = name.rpartition(".")
-            parent = {"": self.arrays, "rows": self.arrays.rows, "sessions": self.sessions}[owner]
-            mine = getattr(parent, "session" if column == "ring" else column)
-            mine[len(array) :] = 0
-            mine[: len(array)] = array
+        refill(self.arrays.rows.row, state["row"])
+        refill(self.arrays.session, state["ring"])
+        refill(self.sessions.head, state["session.head"])
+        refill(self.sessions.item, state["session.item"])
+        self.arrays.rows.free[:] = state["free"]
+        self.arrays.rows.top[:] = state["top"]
+        self.arrays.reference[:] = state["reference"]
+        self.sessions.begun[:] = state["session.begun"]
 
     def forget_items(self, rows: NDArray[np.int64]) -> None:
         for row in rows:
             release(self.arrays.rows, self.arrays.session, int(row))
-        self.arrays.sessions_with[rows] = 0
         stored = self.sessions.item
         stored[np.isin(stored, rows + 1)] = 0

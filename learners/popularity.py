@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
 from learners.jit import jit
+from learners.rows import Records, refill
 
 __all__ = ["TOP", "Popularity", "PopularityState", "learn_one", "make_popularity", "mean_rank"]
 
@@ -22,14 +23,21 @@ TOP = 50  # length of the exact top list; at least twice the longest evaluated l
 REBASE_AFTER = 400.0  # half-lives; 2^400 is far from the largest float64
 
 
+ITEM = np.dtype(
+    [
+        ("events", np.int64),  # clicks and purchases ever
+        ("bought", np.int64),  # purchases ever
+        ("first", np.float64),  # seconds
+        ("last", np.float64),  # seconds
+    ]
+)
+
+
 class PopularityState(NamedTuple):
     """Counts of all items at P half-lives."""
 
     weight: NDArray[np.float64]  # (items, P) relative to `reference`
-    events: NDArray[np.int64]  # (items,) clicks and purchases ever
-    bought: NDArray[np.int64]  # (items,) purchases ever
-    first: NDArray[np.float64]  # (items,) seconds
-    last: NDArray[np.float64]  # (items,) seconds
+    item: Records  # (items,) ITEM
     half_life: NDArray[np.float64]  # (P,) seconds
     reference: NDArray[np.float64]  # (P,) seconds
     top: NDArray[np.int32]  # (P, TOP) item row + 1, best first
@@ -41,10 +49,7 @@ def make_popularity(items: int, half_lives_seconds: tuple[float, ...]) -> Popula
     lives = len(half_lives_seconds)
     return PopularityState(
         np.zeros((items, lives)),
-        np.zeros(items, np.int64),
-        np.zeros(items, np.int64),
-        np.zeros(items),
-        np.zeros(items),
+        np.zeros(items, ITEM),
         np.array(half_lives_seconds, np.float64),
         np.zeros(lives),
         np.zeros((lives, TOP), np.int32),
@@ -53,20 +58,19 @@ def make_popularity(items: int, half_lives_seconds: tuple[float, ...]) -> Popula
 
 
 @jit
-def _rise(state: PopularityState, life: int, item: int) -> None:
+def _rise(weights: NDArray[np.float64], top: NDArray[np.int32], life: int, item: int) -> None:
     """Put an item whose count has just grown at its place in the top list."""
-    top = state.top[life]
-    weight = state.weight[item, life]
-    tail = top[TOP - 1]
-    if tail > 0 and tail != item + 1 and state.weight[tail - 1, life] >= weight:
+    weight = weights[item, life]
+    tail = top[life, TOP - 1]
+    if tail > 0 and tail != item + 1 and weights[tail - 1, life] >= weight:
         return
     place = 0
-    while place < TOP - 1 and top[place] != item + 1 and top[place] != 0:
+    while place < TOP - 1 and top[life, place] != item + 1 and top[life, place] != 0:
         place += 1
-    while place > 0 and state.weight[top[place - 1] - 1, life] < weight:
-        top[place] = top[place - 1]
+    while place > 0 and weights[top[life, place - 1] - 1, life] < weight:
+        top[life, place] = top[life, place - 1]
         place -= 1
-    top[place] = item + 1
+    top[life, place] = item + 1
 
 
 @jit
@@ -79,21 +83,23 @@ def _rebase(state: PopularityState, life: int, time: float) -> None:
 @jit
 def learn_one(state: PopularityState, item: int, kind: int, time: float) -> None:
     """Count one click or purchase."""
-    if state.events[item] == 0:
-        state.first[item] = time
+    facts = state.item[item]
+    if facts.events == 0:
+        facts.first = time
         state.seen[0] += 1
-    state.events[item] += 1
-    state.bought[item] += kind
-    state.last[item] = max(state.last[item], time)
-    for life in range(len(state.half_life)):
-        if state.reference[life] == 0.0:
-            state.reference[life] = time
-        age = (time - state.reference[life]) / state.half_life[life]
+    facts.events += 1
+    facts.bought += kind
+    facts.last = max(facts.last, time)
+    weight, top, reference = state.weight, state.top, state.reference
+    for life in range(len(reference)):
+        if reference[life] == 0.0:
+            reference[life] = time
+        age = (time - reference[life]) / state.half_life[life]
         if age > REBASE_AFTER:
             _rebase(state, life, time)
             age = 0.0
-        state.weight[item, life] += 2.0 ** max(age, -1000.0)
-        _rise(state, life, item)
+        weight[item, life] += 2.0 ** max(age, -1000.0)
+        _rise(weight, top, life, item)
 
 
 @jit
@@ -153,7 +159,7 @@ class Popularity(Source):
     @property
     def used(self) -> int:
         """Return one more than the last row with an event."""
-        rows = np.flatnonzero(self.arrays.events)
+        rows = np.flatnonzero(self.arrays.item["events"])
         return int(rows[-1]) + 1 if len(rows) else 0
 
     def learn(self, interactions: Interactions) -> None:
@@ -170,10 +176,7 @@ class Popularity(Source):
         arrays = self.arrays
         return {
             "weight": arrays.weight[:n],
-            "events": arrays.events[:n],
-            "bought": arrays.bought[:n],
-            "first": arrays.first[:n],
-            "last": arrays.last[:n],
+            "item": arrays.item[:n],
             "reference": arrays.reference,
             "top": arrays.top,
             "seen": arrays.seen,
@@ -181,16 +184,14 @@ class Popularity(Source):
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         for name, array in state.items():
-            mine = getattr(self.arrays, name)
-            mine[len(array) :] = 0
-            mine[: len(array)] = array
+            refill(getattr(self.arrays, name), array)
 
     def forget_items(self, rows: NDArray[np.int64]) -> None:
         arrays = self.arrays
-        arrays.seen[0] -= int(np.count_nonzero(arrays.events[rows]))
-        for array in (arrays.weight, arrays.events, arrays.bought, arrays.first, arrays.last):
-            array[rows] = 0
-        known = np.flatnonzero(arrays.events)
+        arrays.seen[0] -= int(np.count_nonzero(arrays.item["events"][rows]))
+        arrays.weight[rows] = 0.0
+        arrays.item[rows] = np.zeros(1, ITEM)[0]
+        known = np.flatnonzero(arrays.item["events"])
         for life in range(len(arrays.half_life)):
             order = np.argsort(-arrays.weight[known, life], kind="stable")[:TOP]
             arrays.top[life] = 0

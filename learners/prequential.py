@@ -71,13 +71,10 @@ class Tested(NamedTuple):
 @jit
 def ask_user(history: History, work: Workspace, user: int, now: float) -> Asked:
     """Write a user's query into the workspace: the session so far, or more where that is short."""
-    in_session = min(int(history.session_length[user]), MOST_QUERY)
-    n = recent(history, user, work.query, max(in_session, SHORT_QUERY))
-    length = history.item.shape[1]
-    for back in range(n):
-        slot = (history.total[user] - 1 - back) % length
-        work.query_kind[back] = history.kind[user, slot]
-    own = int(history.session_number[user] - 1)
+    head = history.head[user]
+    in_session = min(int(head.session_length), MOST_QUERY)
+    n = recent(history, user, work.query, work.query_kind, max(in_session, SHORT_QUERY))
+    own = int(head.session_number - 1)
     return Asked(n, min(in_session, n), now, own)
 
 
@@ -92,26 +89,26 @@ def rank(models: Models, blend: Blend, work: Workspace, asked: Asked, most: int)
 
 
 @jit
-def _single(work: Workspace, source: int, place: int) -> float:
+def _single(column: NDArray[np.float64], source: int, place: int) -> float:
     if source == NEIGHBOURS:
-        return float(work.column[place, KNN])
-    return float(work.column[place, FORWARD_SLOW] + BACKWARD_SHARE * work.column[place, BACKWARD])
+        return float(column[place, KNN])
+    return float(column[place, FORWARD_SLOW] + BACKWARD_SHARE * column[place, BACKWARD])
 
 
 @jit
 def _source_rank(work: Workspace, source: int, touched: int, item: int, seen: int) -> float:
     """Rank of an item by one source among all `seen` items; those it says nothing of tie at 0."""
+    items, column, value = work.item, work.column, work.value
     score = 0.0
     for i in range(touched):
-        if work.item[i] == item:
-            score = _single(work, source, i)
+        value[i] = _single(column, source, i)
+        if items[i] == item:
+            score = value[i]
     above = equal = positive = 0
     for i in range(touched):
-        other = _single(work, source, i)
-        work.value[i] = other
-        positive += other > 0.0
-        above += other > score
-        equal += other == score
+        positive += value[i] > 0.0
+        above += value[i] > score
+        equal += value[i] == score
     if score == 0.0:
         equal = seen - positive
     return above + (equal + 1) / 2
@@ -120,30 +117,30 @@ def _source_rank(work: Workspace, source: int, touched: int, item: int, seen: in
 @jit
 def _cover(work: Workspace, covered: NDArray[np.uint8], touched: int) -> None:
     """Mark the LIST best items by the scores that `_source_rank` left in `work.value`."""
+    items, value, scores = work.item, work.value, work.prescore
     for i in range(touched):
-        work.prescore[i] = work.value[i]
-    least = 0.0
-    if touched > LIST:
-        least = kth_largest(work.value, touched, LIST)
+        scores[i] = value[i]
+    least = kth_largest(value, touched, LIST) if touched > LIST else 0.0
     for i in range(touched):
-        if work.prescore[i] >= least and work.prescore[i] > 0.0:
-            covered[work.item[i]] = 1
+        if scores[i] >= least and scores[i] > 0.0:
+            covered[items[i]] = 1
 
 
 @jit
 def _blend_rank(work: Workspace, kept: int, covered: NDArray[np.uint8], target: int) -> float:
+    items, candidate, score, value = work.item, work.candidate, work.score, work.value
     for c in range(kept):
-        work.value[c] = work.score[c]
-    least = kth_largest(work.value, kept, LIST) if kept > LIST else -np.inf
+        value[c] = score[c]
+    least = kth_largest(value, kept, LIST) if kept > LIST else -np.inf
     for c in range(kept):
-        if work.score[c] >= least:
-            covered[work.item[work.candidate[c]]] = 1
+        if score[c] >= least:
+            covered[items[candidate[c]]] = 1
     if target < 0:
         return np.inf
     above = equal = 0
     for c in range(kept):
-        above += work.score[c] > work.score[target]
-        equal += work.score[c] == work.score[target]
+        above += score[c] > score[target]
+        equal += score[c] == score[target]
     return above + (equal + 1) / 2
 
 
@@ -172,7 +169,7 @@ def _test(
     for place in range(LIST):
         if popular.top[SCORED_LIFE, place] > 0:
             covered[POPULARITY, popular.top[SCORED_LIFE, place] - 1] = 1
-    if popular.events[item] == 0:
+    if popular.item[item].events == 0:
         ranks[:] = np.inf
     if target >= 0:
         scorer.learn_one(blend, work.feature, kept, work.hidden, work.score, target)
@@ -182,16 +179,17 @@ def _test(
 def _learn(
     history: History, models: Models, work: Workspace, user: int, item: int, kind: int, time: float
 ) -> None:
-    in_session = min(int(history.session_length[user]), CONTEXT)
-    n = recent(history, user, work.query, in_session)
+    head = history.head[user]
+    in_session = min(int(head.session_length), CONTEXT)
+    n = recent(history, user, work.query, work.query_kind, in_session)
     transitions.learn_one(models.transitions, work.query, n, item, time)
     sessions = models.sessions
-    capacity = len(sessions.length)
-    number = history.session_number[user] - 1
+    capacity = len(sessions.head)
+    number = int(head.session_number - 1)
     stale = number < 0 or number < sessions.begun[0] - capacity
-    if stale or sessions.length[number % capacity] == SESSION_LENGTH:
+    if stale or sessions.head[number % capacity].length == SESSION_LENGTH:
         number = open_session(sessions, user)
-        history.session_number[user] = number + 1
+        head.session_number = number + 1
     neighbours.learn_one(models.neighbours, sessions, number, item, time)
     popularity.learn_one(models.popularity, item, kind, time)
     append(history, user, item, kind, time)
@@ -214,11 +212,11 @@ def test_then_learn(
     """
     for i in range(len(events.item)):
         user, item, time = events.user[i], events.item[i], events.time[i]
-        met_before = history.total[user] > 0
+        met_before = history.head[user].total > 0
         begin(history, user, events.session[i], time, gap_seconds)
         tested.valid[i] = met_before and events.tested[i]
         if tested.valid[i]:
-            now = max(time, history.last[user])
+            now = max(time, history.head[user].last)
             asked = ask_user(history, work, user, now)
             _test(models, blend, work, asked, item, most, tested.rank[i], tested.covered)
         _learn(history, models, work, user, item, events.kind[i], time)

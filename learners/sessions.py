@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.jit import jit
+from learners.rows import Records
 
 __all__ = [
     "SESSION_LENGTH",
     "Sessions",
     "add",
     "forget_owners",
-    "holds",
     "make_sessions",
     "open_session",
 ]
@@ -26,23 +26,29 @@ __all__ = [
 SESSION_LENGTH = 20
 
 
+HEAD = np.dtype(
+    [
+        ("time", np.float64),  # of the latest event, seconds
+        ("weight", np.float64),  # what length and age make of it (`neighbours`)
+        ("owner", np.int32),  # user row + 1, 0 when nobody's
+        ("length", np.int32),
+    ]
+)
+
+
 class Sessions(NamedTuple):
     """Recent sessions; `begun[0]` is the number of the next one."""
 
+    head: Records  # (S,) HEAD
     item: NDArray[np.int32]  # (S, SESSION_LENGTH) item row + 1
-    length: NDArray[np.int32]  # (S,)
-    time: NDArray[np.float64]  # (S,) time of the latest event, seconds
-    owner: NDArray[np.int32]  # (S,) user row + 1, 0 when nobody's
     begun: NDArray[np.int64]  # (1,)
 
 
 def make_sessions(capacity: int) -> Sessions:
     """Return an empty store."""
     return Sessions(
+        np.zeros(capacity, HEAD),
         np.zeros((capacity, SESSION_LENGTH), np.int32),
-        np.zeros(capacity, np.int32),
-        np.zeros(capacity, np.float64),
-        np.zeros(capacity, np.int32),
         np.zeros(1, np.int64),
     )
 
@@ -51,36 +57,36 @@ def make_sessions(capacity: int) -> Sessions:
 def open_session(sessions: Sessions, owner: int) -> int:
     """Begin a session for a user row; return its number."""
     number = sessions.begun[0]
-    slot = number % len(sessions.length)
-    sessions.item[slot, :] = 0
-    sessions.length[slot] = 0
-    sessions.time[slot] = 0.0
-    sessions.owner[slot] = owner + 1
+    slot = number % len(sessions.head)
+    head = sessions.head[slot]
+    head.owner = owner + 1
+    head.length = 0
+    head.time = 0.0
+    head.weight = 0.0
+    for place in range(SESSION_LENGTH):
+        sessions.item[slot, place] = 0
     sessions.begun[0] = number + 1
     return int(number)
 
 
 @jit
-def add(sessions: Sessions, number: int, item: int, time: float) -> None:
-    """Append an item to a session that has room."""
-    slot = number % len(sessions.length)
-    sessions.item[slot, sessions.length[slot]] = item + 1
-    sessions.length[slot] += 1
-    sessions.time[slot] = max(sessions.time[slot], time)
-
-
-@jit
-def holds(sessions: Sessions, number: int, item: int) -> bool:
-    """Tell whether an item is in a session already."""
-    slot = number % len(sessions.length)
-    return bool((sessions.item[slot, : sessions.length[slot]] == item + 1).any())
+def add(sessions: Sessions, slot: int, item: int, time: float) -> bool:
+    """Append an item to a session that has room; return False where it is in there already."""
+    head = sessions.head[slot]
+    head.time = max(head.time, time)
+    stored = sessions.item
+    for place in range(head.length):
+        if stored[slot, place] == item + 1:
+            return False
+    stored[slot, head.length] = item + 1
+    head.length += 1
+    return True
 
 
 def forget_owners(sessions: Sessions, users: NDArray[np.int64], erase: bool) -> None:
     """Unname the sessions of some user rows; with `erase`, empty them too."""
-    mine = np.isin(sessions.owner, users + 1)
-    sessions.owner[mine] = 0
+    mine = np.isin(sessions.head["owner"], users + 1)
+    sessions.head["owner"][mine] = 0
     if erase:
         sessions.item[mine] = 0
-        sessions.length[mine] = 0
-        sessions.time[mine] = 0.0
+        sessions.head[mine] = np.zeros(1, HEAD)[0]

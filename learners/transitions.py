@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
 from learners.jit import jit
-from learners.rows import Rows, make_rows, release, reserve, settle
+from learners.rows import Records, Rows, make_rows, refill, release, reserve, settle
 
 __all__ = [
     "BACKWARD_SHARE",
@@ -30,17 +30,16 @@ __all__ = [
 
 QUERY_ITEMS = 10  # distinct items of a query that are looked up
 BACKWARD_SHARE = 0.5  # of a backward weight, where one score is wanted
-FRESH = np.float32(1e-12)  # a decayed weight below this is nothing
+
+
+ENTRY = np.dtype([("item", np.int32), ("slow", np.float32), ("fast", np.float32)])
 
 
 class Table(NamedTuple):
-    """Sparse rows of (item, slow weight, fast weight); rows are items."""
+    """Sparse rows of entries; rows are items, `touched` is the time a row's weights stand at."""
 
     rows: Rows
-    item: NDArray[np.int32]  # (slots,)
-    slow: NDArray[np.float32]  # (slots,)
-    fast: NDArray[np.float32]  # (slots,)
-    touched: NDArray[np.float64]  # (items,) the time a row's weights stand at, seconds
+    entry: Records  # (slots,) ENTRY
 
 
 class TransitionsState(NamedTuple):
@@ -53,13 +52,7 @@ class TransitionsState(NamedTuple):
 
 
 def _make_table(items: int, slots: int) -> Table:
-    return Table(
-        make_rows(items),
-        np.zeros(slots, np.int32),
-        np.zeros(slots, np.float32),
-        np.zeros(slots, np.float32),
-        np.zeros(items),
-    )
+    return Table(make_rows(items), np.zeros(slots, ENTRY))
 
 
 def make_transitions(
@@ -77,38 +70,42 @@ def make_transitions(
 
 @jit
 def _decay_row(table: Table, row: int, time: float, half_life: NDArray[np.float64]) -> None:
-    elapsed = time - table.touched[row]
+    entry = table.entry
+    head = table.rows.row[row]
+    elapsed = time - head.touched
     if elapsed <= 0.0:
         return
-    table.touched[row] = time
+    head.touched = time
+    if head.held == 0:
+        return
     slow = np.float32(2.0 ** (-elapsed / half_life[0]))
     fast = np.float32(2.0 ** (-elapsed / half_life[1]))
-    start = table.rows.start[row]
-    for slot in range(start, start + table.rows.held[row]):
-        table.slow[slot] *= slow
-        table.fast[slot] *= fast
+    for slot in range(head.start, head.start + head.held):
+        entry[slot].slow *= slow
+        entry[slot].fast *= fast
 
 
 @jit
 def _free_slot(table: Table, row: int, most: int) -> int:
     """Return the slot for a new entry: the next one, one in a larger block, or the smallest's."""
-    rows = table.rows
-    count = rows.held[row]
-    if count == rows.room[row] and count < most:
-        old = rows.start[row]
-        start = reserve(rows, table.item, row)
+    entry = table.entry
+    head = table.rows.row[row]
+    held = head.held
+    if held == head.room and held < most:
+        old = head.start
+        start = reserve(table.rows, entry["item"], row)
         if start >= 0:
-            for i in range(count):
-                table.item[start + i] = table.item[old + i]
-                table.slow[start + i] = table.slow[old + i]
-                table.fast[start + i] = table.fast[old + i]
-            settle(rows, table.item, row, start)
-    if count < rows.room[row]:
-        rows.held[row] = count + 1
-        return int(rows.start[row] + count)
-    smallest = rows.start[row]
-    for slot in range(rows.start[row] + 1, rows.start[row] + count):
-        if table.slow[slot] < table.slow[smallest]:
+            for i in range(held):
+                entry[start + i] = entry[old + i]
+            settle(table.rows, entry["item"], row, start)
+    if held < head.room:
+        head.held = held + 1
+        return int(head.start + held)
+    if held == 0:
+        return -1
+    smallest = head.start
+    for slot in range(head.start + 1, head.start + held):
+        if entry[slot].slow < entry[smallest].slow:
             smallest = slot
     return int(smallest)
 
@@ -124,23 +121,24 @@ def _add(
     most: int,
 ) -> None:
     """Add to one entry of a row, the weight decayed to the row's time if the event is late."""
-    late = max(table.touched[row] - time, 0.0)
+    entry = table.entry
+    head = table.rows.row[row]
+    late = max(head.touched - time, 0.0)
     slow = np.float32(weight)
     fast = np.float32(weight)
     if late > 0.0:
         slow *= np.float32(2.0 ** (-late / half_life[0]))
         fast *= np.float32(2.0 ** (-late / half_life[1]))
-    start = table.rows.start[row]
-    for slot in range(start, start + table.rows.held[row]):
-        if table.item[slot] == item:
-            table.slow[slot] += slow
-            table.fast[slot] += fast
+    for slot in range(head.start, head.start + head.held):
+        if entry[slot].item == item:
+            entry[slot].slow += slow
+            entry[slot].fast += fast
             return
     slot = _free_slot(table, row, most)
-    if slot < len(table.item) and table.rows.room[row] > 0:
-        table.item[slot] = item
-        table.slow[slot] = slow
-        table.fast[slot] = fast
+    if slot >= 0:
+        entry[slot].item = item
+        entry[slot].slow = slow
+        entry[slot].fast = fast
 
 
 @jit
@@ -184,31 +182,28 @@ def _score(
             continue
         found += 1
         for table, share in ((state.forward, 1.0), (state.backward, BACKWARD_SHARE)):
-            age = max(now - table.touched[x], 0.0) / state.half_life[0]
+            head, entry = table.rows.row[x], table.entry
+            age = max(now - head.touched, 0.0) / state.half_life[0]
             weight = share * 2.0**-age / (1.0 + i)
-            start = table.rows.start[x]
-            for slot in range(start, start + table.rows.held[x]):
-                if table.item[slot] < len(out):
-                    out[table.item[slot]] += weight * table.slow[slot]
+            for slot in range(head.start, head.start + head.held):
+                if entry[slot].item < len(out):
+                    out[entry[slot].item] += weight * entry[slot].slow
 
 
 @jit
 def _forget(table: Table, gone: NDArray[np.bool_]) -> None:
+    entry = table.entry
     for row in range(len(gone)):
-        if table.rows.room[row] == 0:
-            continue
+        head = table.rows.row[row]
         if gone[row]:
-            release(table.rows, table.item, row)
-            table.touched[row] = 0.0
+            release(table.rows, entry["item"], row)
             continue
-        kept = start = table.rows.start[row]
-        for slot in range(start, start + table.rows.held[row]):
-            if not gone[table.item[slot]]:
-                table.item[kept] = table.item[slot]
-                table.slow[kept] = table.slow[slot]
-                table.fast[kept] = table.fast[slot]
+        kept = head.start
+        for slot in range(head.start, head.start + head.held):
+            if not gone[entry[slot].item]:
+                entry[kept] = entry[slot]
                 kept += 1
-        table.rows.held[row] = kept - start
+        head.held = kept - head.start
 
 
 class Transitions(Source):
@@ -245,28 +240,23 @@ class Transitions(Source):
     def state(self) -> dict[str, NDArray[np.generic]]:
         state: dict[str, NDArray[np.generic]] = {}
         for name, table in self._tables():
-            used = np.flatnonzero(table.rows.room)
+            used = np.flatnonzero(table.rows.row["touched"])
             n = int(used[-1]) + 1 if len(used) else 0
-            top = int(table.rows.top[0])
-            for column in ("start", "room", "held"):
-                state[f"{name}.{column}"] = getattr(table.rows, column)[:n]
-            state[f"{name}.touched"] = table.touched[:n]
-            for column in ("item", "slow", "fast"):
-                state[f"{name}.{column}"] = getattr(table, column)[:top]
+            state[f"{name}.row"] = table.rows.row[:n]
+            state[f"{name}.entry"] = table.entry[: int(table.rows.top[0])]
             state[f"{name}.free"] = table.rows.free
             state[f"{name}.top"] = table.rows.top
         return state
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         for name, table in self._tables():
-            for column in (*Rows._fields, "touched", "item", "slow", "fast"):
-                array = state[f"{name}.{column}"]
-                mine = getattr(table.rows if column in Rows._fields else table, column)
-                mine[len(array) :] = 0
-                mine[: len(array)] = array
+            refill(table.rows.row, state[f"{name}.row"])
+            refill(table.entry, state[f"{name}.entry"])
+            table.rows.free[:] = state[f"{name}.free"]
+            table.rows.top[:] = state[f"{name}.top"]
 
     def forget_items(self, rows: NDArray[np.int64]) -> None:
-        gone = np.zeros(len(self.arrays.forward.touched), np.bool_)
+        gone = np.zeros(len(self.arrays.forward.rows.row), np.bool_)
         gone[rows] = True
         for _, table in self._tables():
             _forget(table, gone)
