@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +102,40 @@ def test_failing_maven_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(apache, "java_version", lambda: 17)
     with pytest.raises(BrokerError, match="Could not transfer artifact"):
         fetch_jars()
+
+
+def run_until_stopped(number: signal.Signals, *command: str) -> tuple[str, int]:
+    """Start a broker's command, ask it for its topics, stop it; return its address, exit code."""
+    program = [Path(sys.executable).with_name("everlearn"), *command, "--json"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = json.loads(process.stdout.readline())["broker"]
+            assert broker_apis(address)
+            process.send_signal(number)
+            return address, process.wait(30)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_broker_command_runs_until_stopped(number: signal.Signals) -> None:
+    address, code = run_until_stopped(number, "broker")
+    assert code == 0
+    with pytest.raises(BrokerError):
+        broker_apis(address)
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_kafka_command_keeps_its_folder(kafka_jars: Path, tmp_path: Path) -> None:
+    address, code = run_until_stopped(
+        signal.SIGTERM, "kafka", "--port", "0", "--data", str(tmp_path / "kept")
+    )
+    assert code == 0
+    with pytest.raises(BrokerError):
+        broker_apis(address)
+    assert (tmp_path / "kept" / "server.properties").exists()
 
 
 @pytest.mark.kafka
