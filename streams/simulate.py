@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -69,28 +69,42 @@ class Api:
         self._parts = parts
         self._timeout_seconds = timeout_seconds
         self._local = threading.local()
+        self._opened: list[http.client.HTTPConnection] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._opened:
+            connection.close()
 
     def __call__(self, user: str) -> Shown | None:
         """Return what is recommended to a user; None when the node did not answer."""
         path = f"{self._parts.path.rstrip('/')}/recommend/{quote(user, safe='')}?k={self.k}"
-        for attempt in (0, 1):
-            connection = self._connection(fresh=attempt > 0)
+        connection = self._connection()
+        for _ in range(2):
             try:
                 connection.request("GET", path)
                 response = connection.getresponse()
                 body = response.read()
                 answer = msgspec.json.decode(body, type=_Answer) if response.status == 200 else None
             except (OSError, http.client.HTTPException, msgspec.DecodeError):
-                continue  # the node may have closed an idle connection: ask once more
+                connection.close()  # perhaps the node had closed it: ask once more, over a new one
+                continue
             return Shown([i.item for i in answer.items], answer.impression_id) if answer else None
         return None
 
-    def _connection(self, fresh: bool) -> http.client.HTTPConnection:
-        if fresh or not hasattr(self._local, "connection"):
+    def _connection(self) -> http.client.HTTPConnection:
+        if not hasattr(self._local, "connection"):
             secure = self._parts.scheme == "https"
             kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
             host, port = self._parts.hostname or "", self._parts.port
             self._local.connection = kind(host, port, timeout=self._timeout_seconds)
+            self._opened.append(self._local.connection)
         connection: http.client.HTTPConnection = self._local.connection
         return connection
 

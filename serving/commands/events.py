@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -170,8 +170,9 @@ def simulate(
     settings = load_settings(settings_file, broker=broker)
     planned = events or (int(seconds * rate) if seconds else 10_000)
     shop = _shop(users, items, seed, drift, drift_at or max(1, planned // 2))
-    asks = Api(api) if api else None
-    with Publisher(settings.broker, settings) as publisher:
+    with ExitStack() as stack:
+        asks = stack.enter_context(Api(api)) if api else None
+        publisher = stack.enter_context(Publisher(settings.broker, settings))
         simulation = Simulation(shop, EventWriter(publisher, settings), rate=rate, api=asks)
         _run_simulation(simulation.run, seconds, events, as_json)
 
