@@ -2,31 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import KINDS, PURCHASE, Recommendation, UserView
-from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked
+from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
+from learners.blend import Blend
+from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked, Models, Workspace
 from learners.catalogue import Catalogue
-from learners.history import MOST_QUERY
+from learners.history import MOST_QUERY, History
+from learners.jit import jit
 from learners.memory import MOST_CANDIDATES, Memory
 from learners.prequential import SCORED_LIFE, ask_user, rank
 from learners.transitions import BACKWARD_SHARE
 
 __all__ = ["Answers"]
 
-CANDIDATES = 100
+PARTS = ("neighbours", "transitions", "popularity")
 TRENDING_LIFE = 1  # which half-life says what is trending
+
+
+@jit
+def _answer(
+    history: History,
+    models: Models,
+    blend: Blend,
+    work: Workspace,
+    user: int,
+    anonymous: int,
+    now: float,
+    most: int,
+) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
+    """Rank for a user row, or for the `anonymous` items in the workspace where it is negative.
+
+    Returns item rows (n,) best first, softmax shares (n,) and each source's part (n, PARTS).
+    """
+    asked = Asked(anonymous, anonymous, now, -1)
+    if user >= 0:
+        asked = ask_user(history, work, user, now)
+    touched, kept = rank(models, blend, work, asked, most)
+    column, items, largest = work.column, work.item, work.largest
+    following = 1e-300
+    for i in range(touched):
+        both = column[i, FORWARD_SLOW] + BACKWARD_SHARE * column[i, BACKWARD]
+        following = max(following, both)
+    weight, top = models.popularity.weight, models.popularity.top[SCORED_LIFE, 0]
+    peak = max(weight[top - 1, SCORED_LIFE], 1e-300) if top > 0 else 1.0
+    score = work.score[:kept].astype(np.float64)
+    order = np.argsort(-score, kind="mergesort")
+    rows = np.empty(kept, np.int32)
+    shares = np.exp(score - score[order[0]])[order] if kept > 0 else score
+    parts = np.empty((kept, 3))
+    for i in range(kept):
+        place = work.candidate[order[i]]
+        both = column[place, FORWARD_SLOW] + BACKWARD_SHARE * column[place, BACKWARD]
+        rows[i] = items[place]
+        parts[i, 0] = column[place, KNN] / max(largest[KNN], 1e-300)
+        parts[i, 1] = both / following
+        parts[i, 2] = weight[items[place], SCORED_LIFE] / peak
+    return rows, shares / max(shares.sum(), 1e-300), parts
 
 
 class Answers:
     """Asks the kernels and turns rows into recommendations; never changes what was learnt."""
 
-    def __init__(self, memory: Memory, catalogue: Catalogue) -> None:
+    def __init__(self, memory: Memory, catalogue: Catalogue, candidates: int) -> None:
         self.memory = memory
         self.catalogue = catalogue
+        self.candidates = candidates
 
     def recommend(
         self,
@@ -38,19 +82,21 @@ class Answers:
     ) -> list[Recommendation]:
         """Answer for a user, or for anonymous events (oldest first)."""
         row = -1 if user is None else self.memory.users.row(user)
-        if row >= 0:
-            asked = ask_user(self.memory.history, self.memory.work, row, now)
-        else:
-            asked = self._ask_events(events, now)
-        hidden = self.catalogue.hidden | self._excluded(row, events, exclude)
-        return self._best(asked, k, hidden)
+        if row < 0:
+            latest = list(events)[-1 : -MOST_QUERY - 1 : -1]
+            self._ask([item for item, *_ in latest], [kind for _, kind, _ in latest])
+        hidden = self.catalogue.hidden
+        if exclude:
+            hidden = hidden | self._excluded(row, events, exclude)
+        return self._best(row, 0 if row >= 0 else min(len(events), MOST_QUERY), now, k, hidden)
 
     def similar(self, now: float, item: str, k: int) -> list[Recommendation]:
         """Answer as if somebody had just clicked on one item."""
         row = self.memory.items.row(item)
         if row < 0:
             return []
-        return self._best(self._ask_rows([row], [0], now), k, self.catalogue.hidden | {row})
+        self._ask([item], [KINDS[CLICK]])
+        return self._best(-1, 1, now, k, self.catalogue.hidden | {row})
 
     def trending(self, now: float, k: int) -> list[Recommendation]:
         """Answer with what is popular lately; the score is the decayed count."""
@@ -82,16 +128,11 @@ class Answers:
         ]
         return UserView(user, events, total, int(head["session_length"]))
 
-    def _ask_events(self, events: Sequence[tuple[str, str, float]], now: float) -> Asked:
-        latest = list(events)[-1 : -MOST_QUERY - 1 : -1]
-        rows = [self.memory.items.row(item) for item, _, _ in latest]
-        return self._ask_rows(rows, [KINDS.index(kind) for _, kind, _ in latest], now)
-
-    def _ask_rows(self, rows: Sequence[int], kinds: Sequence[int], now: float) -> Asked:
+    def _ask(self, items: Sequence[str], kinds: Sequence[str]) -> None:
+        """Write an anonymous query into the workspace, most recent first."""
         work = self.memory.work
-        work.query[: len(rows)] = rows
-        work.query_kind[: len(rows)] = kinds
-        return Asked(len(rows), len(rows), now, -1)
+        work.query[: len(items)] = [self.memory.items.row(item) for item in items]
+        work.query_kind[: len(kinds)] = [KINDS.index(kind) for kind in kinds]
 
     def _excluded(
         self, row: int, events: Sequence[tuple[str, str, float]], exclude: Collection[str]
@@ -107,54 +148,28 @@ class Answers:
             code = code[code & 1 == PURCHASE]
         return set(((code >> 1) - 1).tolist())
 
-    def _best(self, asked: Asked, k: int, hidden: set[int]) -> list[Recommendation]:
+    def _best(
+        self, user: int, asked: int, now: float, k: int, hidden: Collection[int]
+    ) -> list[Recommendation]:
         """Rank, leave out the hidden, and fill up with what is popular."""
-        memory, work = self.memory, self.memory.work
-        most = min(max(CANDIDATES, k + len(hidden)), MOST_CANDIDATES)
-        _, kept = rank(memory.models, memory.blend, work, asked, most)
-        scores = work.score[:kept].astype(np.float64)
-        shares = np.exp(scores - scores.max()) if kept else scores
-        shares /= max(float(shares.sum()), 1e-300)
-        places = work.candidate[:kept]
-        rows = work.item[places].tolist()
-        order = [c for c in np.argsort(-scores, kind="stable").tolist() if rows[c] not in hidden][
-            :k
-        ]
-        explain = self._explainer(places)
-        ids = memory.items.ids
-        best = [Recommendation(ids[rows[c]], float(shares[c]), explain(c)) for c in order]
-        if len(best) < k:
-            shown = hidden | {rows[c] for c in order}
-            for row in self._popular(k - len(best), shown, SCORED_LIFE):
-                best.append(Recommendation(ids[row], 0.0, {"popularity": 0.0}))
-        return best
-
-    def _explainer(self, places: NDArray[np.int32]) -> Callable[[int], dict[str, float]]:
-        """Return a function that tells each source's part of a candidate's evidence."""
-        work, popular = self.memory.work, self.memory.popular.arrays
-        column = work.column[places]
-        following = column[:, FORWARD_SLOW] + BACKWARD_SHARE * column[:, BACKWARD]
-        weight = popular.weight[work.item[places], SCORED_LIFE]
-        top = popular.top[SCORED_LIFE, 0]
-        peak = popular.weight[top - 1, SCORED_LIFE] if top else 1.0
-        parts = np.stack(
-            [
-                column[:, KNN] / max(work.largest[KNN], 1e-300),
-                following / max(float(following.max(initial=0.0)), 1e-300),
-                weight / max(float(peak), 1e-300),
-            ],
-            axis=1,
+        memory = self.memory
+        most = min(max(self.candidates, k + len(hidden)), MOST_CANDIDATES)
+        rows, shares, parts = _answer(
+            memory.history, memory.models, memory.blend, memory.work, user, asked, now, most
         )
-        names = ("neighbours", "transitions", "popularity")
-
-        def explain(c: int) -> dict[str, float]:
-            return {
-                name: round(part, 4)
-                for name, part in zip(names, parts[c].tolist(), strict=True)
-                if part > 0.0
-            }
-
-        return explain
+        ids = memory.items.ids
+        best: list[Recommendation] = []
+        for row, share, part in zip(rows.tolist(), shares.tolist(), parts.tolist(), strict=True):
+            if row in hidden:
+                continue
+            if len(best) == k:
+                break
+            sources = {name: round(p, 4) for name, p in zip(PARTS, part, strict=True) if p > 0.0}
+            best.append(Recommendation(ids[row], share, sources))
+        if len(best) < k:
+            for row in self._popular(k - len(best), {*hidden, *rows.tolist()}, SCORED_LIFE):
+                best.append(Recommendation(ids[row], 0.0, {}))
+        return best
 
     def _popular(self, k: int, hidden: Iterable[int], life: int) -> list[int]:
         """Return the k most popular rows that may be shown, best first."""

@@ -6,7 +6,7 @@ features of each are what the blend learns from.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from learners.history import MOST_QUERY
 from learners.jit import jit
 from learners.neighbours import NeighboursState, kth_largest
 from learners.popularity import PopularityState
+from learners.rows import Records
 from learners.sessions import Sessions
-from learners.transitions import Table, TransitionsState
+from learners.transitions import TransitionsState
 
 __all__ = [
     "COLUMNS",
@@ -122,12 +123,17 @@ def _touch(
 
 
 @jit
-def _gather_row(
-    work: Workspace, table: Table, x: int, nearness: float, decay: tuple[float, float], touched: int
+def _gather_forward(
+    entry: Records,
+    head: Any,
+    nearness: float,
+    decay: tuple[float, float],
+    slot: NDArray[np.int32],
+    items: NDArray[np.int32],
+    column: NDArray[np.float64],
+    touched: int,
 ) -> int:
-    """Add the forward transitions of one query item; the last item's own count apart."""
-    slot, items, column, entry = work.slot, work.item, work.column, table.entry
-    head = table.rows.row[x]
+    """Add one query item's forward transitions; those of the last item count apart as well."""
     for i in range(head.start, head.start + head.held):
         item = entry[i].item
         touched = _touch(slot, items, column, touched, item)
@@ -142,10 +148,16 @@ def _gather_row(
 
 
 @jit
-def _gather_row_back(work: Workspace, table: Table, x: int, weight: float, touched: int) -> int:
-    """Add the backward transitions of one query item."""
-    slot, items, column, entry = work.slot, work.item, work.column, table.entry
-    head = table.rows.row[x]
+def _gather_backward(
+    entry: Records,
+    head: Any,
+    weight: float,
+    slot: NDArray[np.int32],
+    items: NDArray[np.int32],
+    column: NDArray[np.float64],
+    touched: int,
+) -> int:
+    """Add one query item's backward transitions."""
     for i in range(head.start, head.start + head.held):
         item = entry[i].item
         touched = _touch(slot, items, column, touched, item)
@@ -159,7 +171,10 @@ def _gather_row_back(work: Workspace, table: Table, x: int, weight: float, touch
 def _gather_transitions(
     state: TransitionsState, work: Workspace, asked: Asked, touched: int
 ) -> int:
-    query, half_life = work.query, state.half_life
+    slot, items, column, query = work.slot, work.item, work.column, work.query
+    forward, backward = state.forward.entry, state.backward.entry
+    forward_row, backward_row = state.forward.rows.row, state.backward.rows.row
+    slow_life, fast_life = state.half_life[0], state.half_life[1]
     found = 0
     for i in range(asked.items):
         x = query[i]
@@ -172,12 +187,14 @@ def _gather_transitions(
             break
         found += 1
         nearness = 1.0 / (1.0 + i)
-        age = max(asked.now - state.forward.rows.row[x].touched, 0.0)
-        decay = (2.0 ** (-age / half_life[0]), 2.0 ** (-age / half_life[1]))
-        touched = _gather_row(work, state.forward, x, nearness, decay, touched)
-        age = max(asked.now - state.backward.rows.row[x].touched, 0.0)
-        weight = nearness * 2.0 ** (-age / half_life[0])
-        touched = _gather_row_back(work, state.backward, x, weight, touched)
+        head = forward_row[x]
+        age = max(asked.now - head.touched, 0.0)
+        decay = (2.0 ** (-age / slow_life), 2.0 ** (-age / fast_life))
+        touched = _gather_forward(forward, head, nearness, decay, slot, items, column, touched)
+        head = backward_row[x]
+        age = max(asked.now - head.touched, 0.0)
+        weight = nearness * 2.0 ** (-age / slow_life)
+        touched = _gather_backward(backward, head, weight, slot, items, column, touched)
     return touched
 
 

@@ -66,7 +66,7 @@ class Engine:
         self.positions: dict[str, int] = {}
         self.watermarks: dict[str, float] = {}
         self._turn = Turnstile()
-        self._answers = Answers(self.memory, self.catalogue)
+        self._answers = Answers(self.memory, self.catalogue, self.config.candidates)
 
     # Learning
 
