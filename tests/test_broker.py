@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,22 +142,6 @@ def test_apache_kafka_serves(apache_kafka: ApacheKafka, prefix: str) -> None:
     assert not is_embedded(apache_kafka.address)
     publish(apache_kafka.address, f"{prefix}shop", [b"a"])
     assert read(apache_kafka.address, f"{prefix}shop", 1) == [(b"a", 1_500_000_000_000)]
-
-
-@pytest.mark.kafka
-@pytest.mark.slow
-def test_apache_kafka_keeps_its_data(new_apache_kafka: Callable[[], ApacheKafka]) -> None:
-    kafka = new_apache_kafka()
-    address = kafka.address
-    publish(address, "shop", [b"a", b"b"])
-    kafka.kill()
-    assert not kafka.running
-    kafka.start()
-    assert kafka.address == address
-    publish(address, "shop", [b"c"])
-    kafka.stop()
-    kafka.start()
-    assert [value for value, _ in read(address, "shop", 3)] == [b"a", b"b", b"c"]
 
 
 @pytest.mark.kafka

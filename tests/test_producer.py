@@ -210,7 +210,9 @@ def test_closing_gives_up_what_waits() -> None:
 
 @pytest.mark.kafka
 @pytest.mark.slow
-def test_publisher_outlives_its_broker(new_apache_kafka: Callable[[], ApacheKafka]) -> None:
+def test_broker_keeps_its_data_and_publishers_outlive_it(
+    new_apache_kafka: Callable[[], ApacheKafka],
+) -> None:
     kafka = new_apache_kafka()
     with Publisher(kafka.address, delivery_seconds=60.0) as publisher:
         for number in range(100):

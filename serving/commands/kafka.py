@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+    from threading import Event
 
     from streams.settings import Settings
     from streams.topics import TopicReport
@@ -35,9 +36,11 @@ def broker(as_json: AsJson = False) -> None:
     """
     from streams.broker import EMBEDDED_LIMITS, EmbeddedBroker
 
+    stopped = _stopped_by_signal()
     with EmbeddedBroker() as embedded:
         _announce("Embedded broker", embedded.address, EMBEDDED_LIMITS, as_json)
-        _until_stopped(lambda: True)
+        while not stopped.wait(1.0):
+            pass
 
 
 def kafka(
@@ -52,19 +55,16 @@ def kafka(
 
     Maven fetches its jars at the first start (43 MB, into ~/.cache/everlearn).
     """
-    import signal
-
     from learners.errors import BrokerError
     from streams.apache import KAFKA_VERSION, ApacheKafka
 
-    # Java must not outlive us when the stop comes while it starts.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped = _stopped_by_signal()
     with ApacheKafka(port=port, data=data, say=lambda text: typer.echo(text, err=True)) as apache:
         kept = f"Topics are kept in {apache.data}" + ("." if data else ", until it stops only.")
         _announce(f"Apache Kafka {KAFKA_VERSION}", apache.address, kept, as_json)
-        _until_stopped(lambda: apache.running)
-        if not apache.running:
-            raise BrokerError(f"Apache Kafka ended by itself; see {apache.log_file}")
+        while not stopped.wait(0.2):
+            if not apache.running:
+                raise BrokerError(f"Apache Kafka ended by itself; see {apache.log_file}")
 
 
 @topics.command()
@@ -132,15 +132,15 @@ def _announce(what: str, address: str, more: str, as_json: bool) -> None:
     )
 
 
-def _until_stopped(running: Callable[[], bool]) -> None:
+def _stopped_by_signal() -> Event:
+    """Return what Ctrl-C and SIGTERM set; a broker that is just starting is then stopped in order."""
     import signal
     import threading
 
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    while running() and not stopped.wait(0.2):
-        pass
+    return stopped
 
 
 def _print_json(data: object) -> None:
