@@ -67,8 +67,9 @@ SERVICE: dict[str, Any] = {
         "healthcheck": {
             "type": "object",
             "additionalProperties": False,
-            "required": ["test"],
+            "minProperties": 1,
             "properties": {
+                "disable": {"type": "boolean"},
                 "test": {"type": "array", "items": {"type": "string"}, "minItems": 2},
                 "interval": DURATION,
                 "timeout": DURATION,
@@ -192,6 +193,14 @@ def test_a_node_listens_where_its_port_volume_and_health_check_say(node: str) ->
     ]
 
 
+def test_every_address_in_a_command_is_a_node() -> None:
+    text = " ".join(word for service in OURS.values() for word in service["command"])
+    named = re.findall(r"http://([\w-]+):(\d+)", text)
+    assert named
+    for node, port in named:
+        assert environment_of(NODES[node])["EVERLEARN_PORT"] == port
+
+
 def test_every_health_path_is_served() -> None:
     from serving.api import make_api
     from streams.settings import Settings
@@ -200,7 +209,7 @@ def test_every_health_path_is_served() -> None:
     served = make_api(nobody, nobody, Settings(), nobody).openapi()["paths"]
     health = re.findall(r"HEALTHCHECK.*?\n\s*CMD (.*)", DOCKERFILE)
     tests = [json.dumps(s["healthcheck"]) for s in OURS.values() if "healthcheck" in s]
-    paths = {path for text in health + tests for _, path in URL.findall(text)}
+    paths = {path for text in [*health, *tests] for _, path in URL.findall(text)}
     assert paths == {"/health/ready"}
     assert paths <= set(served)
 
