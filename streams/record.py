@@ -109,6 +109,9 @@ class TopicReader:
         self.chosen = chosen
         self.follow = follow
         self.read = 0
+        # Asked first, because it knows at once when nobody is there.
+        plain = settings.security.protocol == "PLAINTEXT"
+        self._embedded = plain and is_embedded(settings.broker)
         self._consumer = self._connect()
         try:
             self.topics = self._existing(topics)
@@ -195,7 +198,8 @@ class TopicReader:
         for part in parts:
             low, high = self._bounds(part)
             starts[part] = min(max(low, self.chosen.start_offset), high)
-        if self.chosen.start_time is not None and self._finds_times():
+        # The embedded broker says "the end" whatever time it is asked for: read all and choose.
+        if self.chosen.start_time is not None and not self._embedded:
             time = int(self.chosen.start_time * 1000)
             asked = [TopicPartition(*part, time) for part in parts]
             found = self._ask(lambda: self._consumer.offsets_for_times(asked, TIMEOUT_SECONDS))
@@ -203,11 +207,6 @@ class TopicReader:
                 part = (place.topic, place.partition)
                 starts[part] = place.offset if place.offset >= 0 else self._bounds(part)[1]
         return starts
-
-    def _finds_times(self) -> bool:
-        """Tell whether the broker knows where a time is; the embedded one always says: the end."""
-        secured = self.settings.security.protocol != "PLAINTEXT"
-        return secured or not is_embedded(self.settings.broker)
 
     def _stops(self) -> dict[Part, int]:
         limit = self.chosen.stop_offset
