@@ -195,7 +195,7 @@ class Gate:
         _check_size(value)
         mapped = self._mapped.get(record.topic)
         event = mapped(record) if mapped else self._decoders[record.topic].decode(value)
-        if not value.isascii() or b"\\u" in value or mapped:
+        if not value.isascii() or b"\\u" in value or not (record.key or b"").isascii():
             _check_ids(event)
         _check_time(event.timestamp, record, now)
         return event

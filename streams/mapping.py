@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -46,8 +49,11 @@ class MappedReader:
 
     def __init__(self, topic: TopicSettings) -> None:
         self.topic = topic
-        self._paths = {name: topic.fields.get(name, name) for name in topic.field_names()}
         self._decode = msgspec.json.Decoder().decode
+        self._unit = topic.timestamp_unit or "s"
+        self._type_place = _Place(topic.fields.get("type", "type"))
+        names = EVENT_TYPES if topic.type == "mixed" else [cast(str, topic.type)]
+        self._plans = {EVENT_TYPES[name]: self._plan(EVENT_TYPES[name]) for name in names}
 
     def __call__(self, record: KafkaRecord) -> Event:
         """Return the event of a record.
@@ -63,41 +69,71 @@ class MappedReader:
         if not isinstance(message, dict):
             raise Unreadable("bad_field", f"a message is a JSON object, not {_shown(message)}")
         kind = self._kind(message, record)
-        given = {
-            name: self._value(name, found)
-            for name in kind.__struct_fields__
-            if (found := self._find(name, message, record)) is not None and found != ""
-        }
-        given.setdefault("event_id", f"{label(record.topic, record.partition)}/{record.offset}")
-        if record.timestamp >= 0:
-            given.setdefault("timestamp", record.timestamp / 1000)
+        given = {}
+        for name, place, convert in self._plans[kind]:
+            found = place.find(message, record)
+            if found is not None and found != "":
+                given[name] = convert(found) if convert else found
+        if "event_id" not in given:
+            given["event_id"] = f"{label(record.topic, record.partition)}/{record.offset}"
+        if "timestamp" not in given and record.timestamp >= 0:
+            given["timestamp"] = record.timestamp / 1000
         try:
             return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
             raise self._located(str(error)) from None
 
+    def _plan(self, kind: type[Event]) -> list[tuple[str, _Place, Callable[[Any], Any] | None]]:
+        """Each field of a kind of event: its name, its place in a message, how to read it."""
+        readers: dict[str, Callable[[Any], Any]] = dict.fromkeys(IDS, _text)
+        readers |= {name: partial(_seconds, name, self._unit) for name in TIMES}
+        readers["items"] = _texts
+        return [
+            (name, _Place(self.topic.fields.get(name, name)), readers.get(name))
+            for name in kind.__struct_fields__
+        ]
+
     def _kind(self, message: dict[str, Any], record: KafkaRecord) -> type[Event]:
         if self.topic.type != "mixed":
             return EVENT_TYPES[cast(str, self.topic.type)]
-        theirs = self._find("type", message, record)
-        # JSON has no other scalars: true and 1 are one key of a dict, but not one type of event.
+        theirs = self._type_place.find(message, record)
         name = theirs if isinstance(theirs, str) else "" if theirs is None else _shown(theirs)
         ours = self.topic.types.get(name, name)
         if ours == "ignore":
             raise Unreadable("ignored", f"the settings ignore type {_shown(theirs)}")
         if ours not in EVENT_TYPES:
-            where = self._paths["type"]
-            raise Unreadable("unknown_type", f"{where!r} is {_shown(theirs)}, not a known type")
+            path = self._type_place.path
+            raise Unreadable("unknown_type", f"{path!r} is {_shown(theirs)}, not a known type")
         return EVENT_TYPES[ours]
 
-    def _find(self, name: str, message: dict[str, Any], record: KafkaRecord) -> Any:
-        path = self._paths[name]
-        if path == "@key":
+    def _located(self, message: str) -> Unreadable:
+        """Say where in their message our field comes from."""
+        found = FIELD.search(message)
+        name = found[1] if found else ""
+        path = self.topic.fields.get(name, name)
+        origin = f" (read from {path!r})" if path != name else ""
+        reason = "id_too_long" if name in IDS and "length <= 128" in message else "bad_field"
+        return Unreadable(reason, message + origin)
+
+
+class _Place:
+    """A place in a message: a key, a path of keys and numbers, or the record's own key."""
+
+    __slots__ = ("parts", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.parts = path.split(".") if "." in path else []
+
+    def find(self, message: dict[str, Any], record: KafkaRecord) -> Any:
+        """Return what stands there; `None` when nothing does."""
+        if self.path == "@key":
             return record.key.decode() if record.key else None
-        if path in message:
-            return message[path]
-        found: Any = message
-        for part in path.split("."):
+        found: Any = message.get(self.path)
+        if found is not None or not self.parts:
+            return found
+        found = message
+        for part in self.parts:
             if isinstance(found, dict):
                 found = found.get(part)
             elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
@@ -106,40 +142,28 @@ class MappedReader:
                 return None
         return found
 
-    def _value(self, name: str, value: Any) -> Any:
-        if name in IDS:
-            return _text(value)
-        if name == "items" and isinstance(value, list):
-            return [_text(item) for item in value]
-        return self._seconds(name, value) if name in TIMES else value
-
-    def _seconds(self, name: str, value: Any) -> float:
-        unit = self.topic.timestamp_unit or "s"
-        try:
-            if unit == "iso":
-                time = datetime.fromisoformat(value)
-                return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-            seconds = float(value) / (1000 if unit == "ms" else 1)
-            if isinstance(value, bool) or not math.isfinite(seconds):
-                raise ValueError
-            return seconds
-        except (TypeError, ValueError, OverflowError):
-            raise Unreadable("bad_field", f"{name} is {_shown(value)}, no time in {unit}") from None
-
-    def _located(self, message: str) -> Unreadable:
-        """Say where in their message our field comes from."""
-        found = FIELD.search(message)
-        name = found[1] if found else ""
-        path = self._paths.get(name, name)
-        origin = f" (read from {path!r})" if path != name else ""
-        reason = "id_too_long" if name in IDS and "length <= 128" in message else "bad_field"
-        return Unreadable(reason, message + origin)
-
 
 def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _texts(values: Any) -> Any:
+    return [_text(value) for value in values] if isinstance(values, list) else values
+
+
+def _seconds(name: str, unit: str, value: Any) -> float:
+    try:
+        if unit == "iso":
+            time = datetime.fromisoformat(value)
+            return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+        seconds = float(value) / (1000 if unit == "ms" else 1)
+        if isinstance(value, bool) or not math.isfinite(seconds):
+            raise ValueError
+        return seconds
+    except (TypeError, ValueError, OverflowError):
+        raise Unreadable("bad_field", f"{name} is {_shown(value)}, no time in {unit}") from None
+
+
 def _shown(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
