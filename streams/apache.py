@@ -179,6 +179,10 @@ class ApacheKafka:
         if self._temporary:
             shutil.rmtree(self.data, ignore_errors=True)
 
+    def last_words(self) -> str:
+        """Return the line of the broker's log that tells most about why it ended."""
+        return _last(_read(self.log_file))
+
     def __enter__(self) -> Self:
         try:
             return self.start()
@@ -231,14 +235,13 @@ class ApacheKafka:
             if not self.running:
                 self._process = None
                 raise BrokerError(
-                    f"Apache Kafka ended at its start on port {self.port}: "
-                    f"{_last(_read(self.log_file))} (its log: {self.log_file})"
+                    f"Apache Kafka ended at its start on port {self.port}: {self.last_words()}"
                 )
             if time.monotonic() > deadline:
                 self.kill()
                 raise BrokerError(
-                    f"Apache Kafka did not serve {self.address} within {timeout_seconds:g} s; "
-                    f"see {self.log_file}"
+                    f"Apache Kafka did not serve {self.address} within {timeout_seconds:g} s: "
+                    f"{self.last_words()}"
                 )
             time.sleep(0.05)
 

@@ -64,7 +64,7 @@ def kafka(
         _announce(f"Apache Kafka {KAFKA_VERSION}", apache.address, kept, as_json)
         while not stopped.wait(0.2):
             if not apache.running:
-                raise BrokerError(f"Apache Kafka ended by itself; see {apache.log_file}")
+                raise BrokerError(f"Apache Kafka ended by itself: {apache.last_words()}")
 
 
 @topics.command()
@@ -133,7 +133,7 @@ def _announce(what: str, address: str, more: str, as_json: bool) -> None:
 
 
 def _stopped_by_signal() -> Event:
-    """Return what Ctrl-C and SIGTERM set; a broker that is just starting is then stopped in order."""
+    """Return what Ctrl-C and SIGTERM set; a broker that is starting is then stopped in order."""
     import signal
     import threading
 
