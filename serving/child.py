@@ -77,20 +77,22 @@ class NodeProcess:
             )
         return self
 
-    def wait_until_live(self, seconds: float = 90.0) -> None:
-        """Wait until the API answers.
+    def wait_until_live(self, seconds: float = 90.0, stop: threading.Event | None = None) -> bool:
+        """Wait until the API answers; False when `stop` was set before.
 
         Raises
         ------
         EverlearnError
             The process ended, or does not answer in time; the message ends with its log's tail.
         """
+        stop = stop or threading.Event()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.check()
             if _answers(self.port):
-                return
-            time.sleep(0.05)
+                return True
+            if stop.wait(0.05):
+                return False
         raise EverlearnError(f"the node does not answer after {seconds:g} s\n{self.tail()}")
 
     def check(self) -> None:

@@ -67,6 +67,49 @@ def node(
     raise typer.Exit(run(loaded))
 
 
+def demo(
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", min=1, help="End after so many seconds; default: at Ctrl-C."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Port of the API; 0 takes a free one."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a node at work: an embedded broker, and shoppers who click on what it recommends.
+
+    Every event is predicted before it is learnt. The table says how often the next item was among
+    the first 20: for what is simply popular, for each source, and for the blend that answers.
+
+    \b
+    Examples:
+      everlearn demo
+      everlearn demo --seconds 60 --json
+    """
+    import time
+
+    started = time.monotonic()
+
+    from rich.console import Console
+
+    from serving.demo import Demo, choose_port
+    from serving.demo_view import DemoView
+
+    view = DemoView(Console(stderr=as_json))
+    with view.open():
+        last = Demo(seconds=seconds, port=choose_port(port), show=view.show, started=started).run()
+    if last is None:
+        return
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(last.summary()))
+    else:
+        view.end(last)
+
+
 def settings(
     file: SettingsFile = None,
     example: Annotated[
@@ -117,4 +160,5 @@ def _print_settings(described: Sequence[Described]) -> None:
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command()(node)
+    app.command()(demo)
     app.command()(settings)

@@ -1,0 +1,108 @@
+"""What `everlearn demo` shows: a live summary, lines where nobody watches, a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from serving.demo import DemoState
+
+__all__ = ["DemoView"]
+
+LINE_EVERY_SECONDS = 5.0
+PLAIN = "popularity"
+
+
+class DemoView:
+    """Shows the demo on a console.
+
+    Parameters
+    ----------
+    console
+        A terminal shows the summary in place; anything else gets a line every 5 seconds.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live: Live | None = None
+        self._next_line = 0.0
+        self._told_url = False
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Show from here to the end of the block."""
+        if not self.console.is_terminal:
+            yield
+            return
+        starting = Text("Starting a broker, a node and shoppers ...")
+        with Live(starting, console=self.console, transient=True, auto_refresh=False) as live:
+            self.live = live
+            yield
+        self.live = None
+
+    def show(self, state: DemoState) -> None:
+        """Show the demo as it is now."""
+        if not self._told_url:
+            self._told_url = True
+            self.console.print(f"everlearn answers at {state.url} (its API: {state.url}/docs)")
+        if self.live is not None:
+            self.live.update(Group(_table(state), _status(state), Text("Ctrl-C ends.", "dim")))
+            self.live.refresh()
+        elif state.seconds >= self._next_line:
+            self._next_line = state.seconds + LINE_EVERY_SECONDS
+            blend, plain = (_percent(state.figures.hit_rate(name)) for name in ("blend", PLAIN))
+            self.console.print(f"{_status(state).plain}; hit rate {blend}, {PLAIN} {plain}")
+
+    def end(self, state: DemoState) -> None:
+        """Show the table that the demo ends with."""
+        self.console.print(_table(state))
+        self.console.print(_status(state))
+        first = state.first_answer_seconds
+        if first is not None:
+            self.console.print(f"first personal answer after {first:.1f} s")
+
+
+def _table(state: DemoState) -> Table:
+    figures = state.figures
+    table = Table(title="Was the next item among the first 20?", title_justify="left")
+    table.add_column("source")
+    for title in ("since the start", "lately", "first 10"):
+        table.add_column(title, justify="right")
+    for source in figures.sources:
+        table.add_row(
+            source,
+            _percent(figures.hit_rate(source)),
+            _percent(figures.recent_hit_rates.get((source, 20))),
+            _percent(figures.hit_rate(source, 10)),
+            style="bold" if source == "blend" else None,
+        )
+    return table
+
+
+def _status(state: DemoState) -> Text:
+    now, before = state.figures, state.before
+    rate = (now.events - before.events) / max(state.between_seconds, 1e-9)
+    parts = [
+        f"{state.seconds:.0f} s",
+        f"{now.events:,} events learnt ({max(rate, 0):.0f}/s)",
+        f"lag {'?' if now.lag is None else now.lag}",
+        f"learnt after {_mean_ms(now.freshness_seconds, now.fresh_events)}",
+        f"{now.answers:,} answers, {_mean_ms(now.answer_seconds, now.answers)} each",
+        f"{state.shop.clicked_shown:,} recommended items clicked",
+    ]
+    if state.failed_requests:
+        parts.append(f"{state.failed_requests} requests failed")
+    return Text(", ".join(parts))
+
+
+def _mean_ms(seconds: float, count: int) -> str:
+    return f"{1000 * seconds / count:.1f} ms" if count else "-"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

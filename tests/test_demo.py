@@ -1,0 +1,160 @@
+"""The demo proves that learning pays, ends in order, and leaves nothing running."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from serving.child import clean_environment
+from serving.demo import DemoState
+from serving.demo_view import DemoView
+from serving.figures import Figures, parse_figures
+from serving.metrics import Metrics
+from streams.simulate import Simulated
+from tests.fakes import FakeEngine, FakeLive
+
+START_SECONDS = 90.0  # the kernels may have to be compiled
+
+
+def state(**more: object) -> DemoState:
+    known = {
+        "url": "http://127.0.0.1:8080",
+        "figures": Figures(
+            events=1200,
+            lag=3,
+            answers=50,
+            answer_seconds=0.1,
+            hit_rates={("blend", 20): 0.5, ("popularity", 20): 0.25},
+        ),
+        "before": Figures(events=1000),
+        "between_seconds": 1.0,
+        "shop": Simulated(events=1200, clicked_shown=70),
+        "first_answer_seconds": 4.2,
+        "failed_requests": 0,
+        "seconds": 9.0,
+    }
+    return DemoState(**(known | more))  # type: ignore[arg-type]
+
+
+def test_the_summary_has_the_figures_that_matter() -> None:
+    assert state().summary() == {
+        "events": 1200,
+        "blend": {"hr@20": 0.5},
+        "popularity": {"hr@20": 0.25},
+        "first_answer_seconds": 4.2,
+        "failed_requests": 0,
+    }
+
+
+def test_the_table_sets_the_blend_against_popularity() -> None:
+    console = Console(record=True, width=200, file=io.StringIO())
+    view = DemoView(console)
+    with view.open():
+        view.show(state())
+    view.end(state())
+    shown = console.export_text()
+    assert "http://127.0.0.1:8080" in shown
+    assert "50.0 %" in shown
+    assert "25.0 %" in shown
+    assert "1,200 events learnt (200/s)" in shown
+    assert "first personal answer after 4.2 s" in shown
+
+
+def test_figures_are_read_from_the_metrics_page() -> None:
+    metrics = Metrics(FakeEngine(), FakeLive())  # type: ignore[arg-type]
+    metrics.answered("recommend", 0.25)
+    figures = parse_figures(metrics.page().decode())
+    assert figures.events == 12
+    assert figures.lag == 0
+    assert (figures.answers, figures.answer_seconds) == (1, 0.25)
+    assert figures.hit_rate("blend") == 0.4
+    assert figures.recent_hit_rates["blend", 20] == 0.6
+    assert figures.sources == ["blend", "popularity"]
+
+
+@contextmanager
+def demo(*words: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", "from serving.cli import main; main()", "demo", "--port", "0"]
+    with subprocess.Popen(
+        [*command, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=clean_environment(),
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def children(process: int) -> list[int]:
+    """Processes that this one has started and that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, fields = stat.read_text().rpartition(")")
+        except OSError:
+            continue
+        if int(fields.split()[1]) == process and fields.split()[0] != "Z":
+            found.append(int(name.split()[0]))
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for_line(running: subprocess.Popen[str], part: str) -> None:
+    assert running.stdout is not None
+    for line in running.stdout:
+        if part in line:
+            return
+    pytest.fail(f"the demo ended without {part!r}")
+
+
+@pytest.mark.slow
+def test_after_some_seconds_the_blend_beats_popularity() -> None:
+    with demo("--seconds", "8", "--json") as running:
+        text, _ = running.communicate(timeout=START_SECONDS + 60)
+    assert running.returncode == 0, text
+    summary = json.loads(text.splitlines()[-1])
+    assert summary["events"] > 500
+    assert summary["blend"]["hr@20"] > summary["popularity"]["hr@20"]
+    assert summary["failed_requests"] == 0
+    assert summary["first_answer_seconds"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_running(number: signal.Signals) -> None:
+    with demo() as running:
+        wait_for_line(running, "answers at")
+        nodes = children(running.pid)
+        assert nodes
+        running.send_signal(number)
+        text, _ = running.communicate(timeout=60)
+        assert running.returncode == (0 if number == signal.SIGINT else -number)
+        assert ("blend" in text) == (number == signal.SIGINT)
+        until(lambda: not any(map(runs, nodes)), seconds=20)
