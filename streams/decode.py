@@ -207,7 +207,9 @@ def _event_type(topic: TopicSettings) -> type[Event]:
 
 def _plain(joined: bytes, values: Sequence[bytes]) -> bool:
     """Whether every text is ASCII (bytes are characters) and no value can be nested too deep."""
-    if joined.count(b"\n") >= len(values) or not joined.isascii() or b"\\u" in joined:
+    if joined.count(b"\n") >= len(values) or not joined.isascii():
+        return False
+    if b"\\" in joined and b"\\u" in joined:  # one byte is looked for 20 times as fast as two
         return False
     brackets = joined.count(b"{") + joined.count(b"[")
     if brackets < len(values) + MAX_DEPTH:  # each value has one, so none has more than MAX_DEPTH
