@@ -1,0 +1,231 @@
+"""Replay: one log, one result, from whatever it is read and however often it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from learners.base import EngineConfig
+from learners.errors import DataError, SettingsError
+from serving.cli import app
+from streams.broker import EmbeddedBroker
+from streams.events import Event
+from streams.importer import EventWriter
+from streams.publisher import Publisher
+from streams.record import record_topics
+from streams.replay import ReplayResult, replay_log
+from streams.settings import Settings
+from streams.shop import Shop, ShopConfig
+
+DATA = Path(os.environ.get("EVERLEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SMALL = EngineConfig(users=2000, items=1000, sessions=2000, dedupe_events=10_000)
+SETTINGS = Settings(engine=SMALL)
+START = 1_750_000_000.0
+
+
+def shop_events(count: int = 1500, seed: int = 1) -> list[Event]:
+    shop = Shop(ShopConfig(users=150, items=100, seed=seed))
+    happened = shop.step(START + 2.0 * np.arange(float(count))).events()
+    return [*shop.catalogue(START), *happened]
+
+
+def write_lines(folder: Path, events: Sequence[Event]) -> Path:
+    path = folder / "log.jsonl"
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, events)) + b"\n")
+    return path
+
+
+def publish(settings: Settings, events: Sequence[Event]) -> None:
+    with Publisher(settings.broker) as publisher:
+        writer = EventWriter(publisher, settings)
+        for event in events:
+            writer.write(event)
+        publisher.flush()
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lines(tmp_path_factory.mktemp("log"), shop_events())
+
+
+@pytest.fixture(scope="module")
+def replayed(lines: Path) -> ReplayResult:
+    return replay_log(lines, settings=SETTINGS)
+
+
+def test_a_replay_says_how_well_each_event_was_foreseen(replayed: ReplayResult) -> None:
+    report = replayed.report
+    assert report["events"] == 1600
+    assert report["learnt"]["click"] + report["learnt"]["purchase"] == 1500
+    assert report["rejected"] == {}
+    assert report["microseconds_per_event"] > 0
+    assert replayed.hit_rate(20) > 1.3 * replayed.hit_rate(20, "popularity") > 0
+    assert replayed.hit_rate(10) <= replayed.hit_rate(20)
+    assert report["purchases"]["blend"]["n"] > 100
+
+
+def test_it_recommends_as_a_node_would_after_the_last_event(replayed: ReplayResult) -> None:
+    last = shop_events()[-1]
+    items = replayed.recommend(last.user, k=5)  # type: ignore[attr-defined]
+    assert len(items) == 5
+    assert items != replayed.recommend("nobody", k=5)
+
+
+def test_figures_that_are_not_measured_are_said_in_words(replayed: ReplayResult) -> None:
+    with pytest.raises(SettingsError, match=r"at 7 is not measured; there are hr@10, hr@20"):
+        replayed.hit_rate(7)
+    with pytest.raises(SettingsError, match=r"no source 'magic'; there are blend"):
+        replayed.hit_rate(20, "magic")
+
+
+def test_two_runs_have_one_fingerprint_and_other_events_another(
+    lines: Path, replayed: ReplayResult, tmp_path: Path
+) -> None:
+    assert replay_log(lines, settings=SETTINGS).fingerprint == replayed.fingerprint
+    other = write_lines(tmp_path, shop_events(seed=2))
+    assert replay_log(other, settings=SETTINGS).fingerprint != replayed.fingerprint
+
+
+@pytest.mark.parametrize("stops", [(1,), (700,), (333, 800, 801)])
+def test_a_replay_in_pieces_ends_with_the_same_fingerprint(
+    lines: Path, replayed: ReplayResult, tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    for stop in stops:
+        part = replay_log(lines, settings=SETTINGS, stop_at=stop, checkpoint=tmp_path / "state")
+        assert part.report["events"] == stop
+    whole = replay_log(lines, settings=SETTINGS, checkpoint=tmp_path / "state")
+    assert whole.fingerprint == replayed.fingerprint
+    assert whole.metrics == replayed.metrics
+    again = replay_log(lines, settings=SETTINGS, checkpoint=tmp_path / "state")
+    assert again.fingerprint == replayed.fingerprint, "nothing is left to learn"
+
+
+def test_rejected_rows_are_counted_once_however_often_it_stops(tmp_path: Path) -> None:
+    bad = [b"no json", b'{"type": "click"}', b""]
+    good = [msgspec.json.encode(event) for event in shop_events(100)]
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"\n".join([*good[:150], *bad, *good[150:], b'{"type": "wish"}']))
+    expected = {"bad_field": 1, "malformed_json": 1, "unknown_type": 1}
+    assert replay_log(path, settings=SETTINGS).report["rejected"] == expected
+    for stop in (151, 152, None):
+        result = replay_log(path, settings=SETTINGS, stop_at=stop, checkpoint=tmp_path / "state")
+    assert result.report["rejected"] == expected
+    assert result.report["events"] == 200
+
+
+def test_a_recording_and_its_topics_have_one_fingerprint(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    node = Settings(broker=embedded_broker.address, engine=SMALL)
+    publish(node, shop_events(600))
+    record_topics(node, tmp_path / "log.parquet")
+    recorded = replay_log(tmp_path / "log.parquet")
+    topics = replay_log(f"kafka://{embedded_broker.address}", settings=SETTINGS)
+    assert recorded.fingerprint == topics.fingerprint
+    assert recorded.report["events"] == 700
+    assert set(recorded.engine.positions) >= {"everlearn.clicks/0", "everlearn.items/3"}
+    half = tmp_path / "half"
+    replay_log(tmp_path / "log.parquet", stop_at=311, checkpoint=half)
+    resumed = replay_log(tmp_path / "log.parquet", checkpoint=half)
+    assert resumed.fingerprint == recorded.fingerprint
+    assert resumed.engine.positions == recorded.engine.positions
+    assert resumed.engine.watermarks == recorded.engine.watermarks
+
+
+def test_a_recording_is_learnt_as_its_node_was_set(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Settings(broker=embedded_broker.address, engine=SMALL)
+    publish(node, shop_events(600))
+    log = tmp_path / "log.parquet"
+    record_topics(node, log)
+    sampled = replay_log(log)
+    assert sampled.engine.config == SMALL
+    assert 10 < sampled.metrics["blend"]["n"] < 80, "one in sixteen, as in the node"
+    everything = replay_log(log, sample=1)
+    assert everything.metrics["blend"]["n"] > 450
+    monkeypatch.setenv("EVERLEARN_ENGINE__EVALUATE_ONE_IN", "2")
+    assert 150 < replay_log(log).metrics["blend"]["n"] < 350
+    settings = tmp_path / "everlearn.toml"
+    settings.write_text("[engine]\nseed = 9\n")
+    assert replay_log(log, settings=settings).engine.config.seed == 9
+
+
+def test_the_replay_command_prints_writes_and_plots(lines: Path, tmp_path: Path) -> None:
+    plot, report = tmp_path / "plot.png", tmp_path / "report.json"
+    words = ["replay", str(lines), "--plot", str(plot), "--report", str(report)]
+    printed = CliRunner().invoke(app, [*words, "--json"], env={"EVERLEARN_ENGINE__SEED": "3"})
+    assert printed.exit_code == 0, printed.output
+    row = json.loads(printed.stdout)
+    wanted = {"events", "rejected", "fingerprint", "microseconds_per_event", "metrics", "clicks"}
+    assert wanted | {"purchases", "alarms"} <= set(row)
+    figures = {"hr@10", "hr@20", "mrr@20", "ndcg@20", "coverage@20"}
+    assert all(figures <= set(source) for source in row["metrics"].values())
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    written = json.loads(report.read_text())
+    assert written["fingerprint"] == row["fingerprint"]
+    assert len(written["windows"]["events"]) == len(written["windows"]["hr@20"]["blend"]) > 1
+    shown = CliRunner().invoke(app, ["replay", str(lines), "--sample", "4"])
+    assert "all events  blend" in shown.stdout
+    assert "purchases   blend" in shown.stdout
+    assert "fingerprint" in shown.stdout
+
+
+def test_json_lines_come_on_standard_input(replayed: ReplayResult, lines: Path) -> None:
+    config = {f"EVERLEARN_ENGINE__{n.upper()}": str(getattr(SMALL, n)) for n in ("users", "items")}
+    config |= {"EVERLEARN_ENGINE__SESSIONS": "2000", "EVERLEARN_ENGINE__DEDUPE_EVENTS": "10000"}
+    words = ["replay", "-", "--json"]
+    printed = CliRunner().invoke(app, words, input=lines.read_text(), env=config)
+    assert json.loads(printed.stdout)["fingerprint"] == replayed.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.parquet"], "does not exist"),
+        (["missing.jsonl"], "cannot be read"),
+        (["missing.parquet", "--dataset", "taobao"], "does not exist"),
+        (["{lines}", "--dataset", "netflix"], "unknown data set"),
+        (["{lines}", "--plot", "/nowhere/plot.png", "--stop-at", "600"], "cannot be plotted"),
+        (["{lines}", "--plot", "plot.xyz", "--stop-at", "600"], "cannot be plotted"),
+        (["{lines}", "--plot", "plot.png", "--stop-at", "50"], "nothing to plot"),
+        (["{lines}", "--report", "/nowhere/r.json", "--stop-at", "600"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_replayed_or_written_is_said_in_words(
+    words: list[str], message: str, lines: Path
+) -> None:
+    said = CliRunner().invoke(app, ["replay", *[word.format(lines=lines) for word in words]])
+    assert said.exit_code == 1
+    assert message in str(said.exception)
+
+
+def test_a_spoilt_checkpoint_is_not_begun_over_in_silence(lines: Path, tmp_path: Path) -> None:
+    replay_log(lines, settings=SETTINGS, stop_at=100, checkpoint=tmp_path)
+    for manifest in tmp_path.glob("*/manifest.json"):
+        manifest.write_text("{")
+    with pytest.raises(DataError, match="empty"):
+        replay_log(lines, settings=SETTINGS, checkpoint=tmp_path)
+
+
+@pytest.mark.slow
+def test_real_shoppers_are_foreseen_best_by_the_blend(tmp_path: Path) -> None:
+    path = DATA / "taobao-9days.parquet"
+    if not path.is_file():
+        pytest.skip(f"{path} is missing: set EVERLEARN_DATA to the folder of the data sets")
+    arguments: dict[str, Any] = {"dataset": "taobao", "settings": Settings()}
+    whole = replay_log(path, **arguments)
+    assert whole.report["events"] == 139_784
+    others = [figures for source, figures in whole.metrics.items() if source != "blend"]
+    for figure in ("hr@20", "mrr@20"):
+        assert whole.metrics["blend"][figure] >= max(figures[figure] for figures in others)
+    replay_log(path, **arguments, stop_at=70_001, checkpoint=tmp_path)
+    assert replay_log(path, **arguments, checkpoint=tmp_path).fingerprint == whole.fingerprint
