@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ __all__ = [
     "PURCHASE",
     "Batch",
     "CatalogueEntry",
+    "Deferred",
     "EngineConfig",
     "Interactions",
     "Query",
@@ -118,6 +119,10 @@ class UserView:
     events: Sequence[tuple[str, str, float]]
     total_events: int
     session_length: int
+
+
+Deferred = Callable[[], NDArray[np.generic]]
+"""An array of a state that is made of Python objects: they are copied now, encoded when called."""
 
 
 class Interactions(NamedTuple):

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import CatalogueEntry
+from learners.base import CatalogueEntry, Deferred
 
 __all__ = ["Catalogue"]
 
@@ -46,11 +46,12 @@ class Catalogue:
             self.entries.pop(int(row), None)
             self.hidden.discard(int(row))
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """Return all entries as one run of JSON."""
-        rows = sorted(self.entries)
-        encoded = msgspec.json.encode([(row, self.entries[row]) for row in rows])
-        return {"json": np.frombuffer(encoded, np.uint8)}
+    def state(self) -> dict[str, NDArray[np.generic] | Deferred]:
+        """Return all entries as JSON, in the order of their rows."""
+        entries = self.entries.copy()
+        return {
+            "json": lambda: np.frombuffer(msgspec.json.encode(sorted(entries.items())), np.uint8)
+        }
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the catalogue that gave this state."""

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import EngineConfig
+from learners.base import Deferred, EngineConfig
 from learners.engine import Engine, fingerprint_of
 from learners.errors import CheckpointError
 
@@ -36,7 +36,7 @@ MAY_GROW = ("users", "items")  # capacities that a later run may raise
 class Capture:
     """A copy of an engine between two batches."""
 
-    state: Mapping[str, NDArray[np.generic]]
+    state: Mapping[str, NDArray[np.generic] | Deferred]
     manifest: Mapping[str, Any]
 
 
@@ -62,7 +62,10 @@ class CheckpointStore:
 
         The copies stand in buffers that the next capture reuses: write one before taking another.
         """
-        state = {name: self._copy(name, array) for name, array in engine.state().items()}
+        state = {
+            name: array if callable(array) else self._copy(name, array)
+            for name, array in engine.live_state().items()
+        }
         manifest = {
             "format": FORMAT,
             "events": sum(engine.learnt.values()),
@@ -93,11 +96,12 @@ class CheckpointStore:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()
-            digest = _write_state(temporary / "state.safetensors", capture.state)
+            state = {name: a() if callable(a) else a for name, a in capture.state.items()}
+            digest = _write_state(temporary / "state.safetensors", state)
             manifest = {
                 **capture.manifest,
                 "sha256": digest,
-                "fingerprint": fingerprint_of(capture.state),
+                "fingerprint": fingerprint_of(state),
             }
             _write_synced(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
             _sync_folder(temporary)

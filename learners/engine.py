@@ -23,6 +23,7 @@ from learners.base import (
     PURCHASE,
     Batch,
     CatalogueEntry,
+    Deferred,
     EngineConfig,
     Recommendation,
     UserView,
@@ -267,9 +268,9 @@ class Engine:
         """Return the bytes that all arrays take when every capacity is used up."""
         return self.memory.capacity_bytes() + self.evaluation.covered.nbytes
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """Return the learnt state as named arrays; call it where nothing is being learnt."""
-        parts = {
+    def live_state(self) -> dict[str, NDArray[np.generic] | Deferred]:
+        """Return the learnt state as views of what goes on changing: copy before learning on."""
+        parts: dict[str, Mapping[str, NDArray[np.generic] | Deferred]] = {
             **self.memory.parts(),
             "evaluation": self.evaluation.state(self.memory.items.used),
             "drift": self.drift.state(),
@@ -283,6 +284,12 @@ class Engine:
             f"{part}/{key}": array
             for part, arrays in parts.items()
             for key, array in arrays.items()
+        }
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the learnt state as named arrays; call it where nothing is being learnt."""
+        return {
+            name: array() if callable(array) else array for name, array in self.live_state().items()
         }
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from learners.base import EngineConfig
+from learners.base import Deferred, EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import FEATURES, Models, Workspace, make_workspace
 from learners.history import History, forget_items, make_history
@@ -113,17 +113,17 @@ class Memory:
         others = (self.popular.arrays, self.blend, self.ledger, self.work)
         return sum(_bytes(part) for part in (*parts, *others))
 
-    def parts(self) -> dict[str, dict[str, NDArray[np.generic]]]:
+    def parts(self) -> dict[str, dict[str, NDArray[np.generic] | Deferred]]:
         """Return the state by part, the used rows only."""
         n = self.users.used
         return {
             "users": self.users.state(),
             "items": self.items.state(),
             "history": {name: array[:n] for name, array in self.history._asdict().items()},
-            "neighbours": self.near.state(),
-            "transitions": self.following.state(),
-            "popularity": self.popular.state(),
-            "blend": blend_state(self.blend),
+            "neighbours": {**self.near.state()},
+            "transitions": {**self.following.state()},
+            "popularity": {**self.popular.state()},
+            "blend": {**blend_state(self.blend)},
             "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
         }
 

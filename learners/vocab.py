@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from learners.base import Deferred
 
 __all__ = ["Vocabulary"]
 
@@ -99,22 +102,18 @@ class Vocabulary:
             self.last_seen[row] = 0
             self._free.append(row)
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """Return ids as one run of UTF-8 and their ends, the free rows, and when rows were seen."""
-        encoded = [name.encode() for name in self.ids]
+    def state(self) -> dict[str, NDArray[np.generic] | Deferred]:
+        """Return the ids by row as JSON, the free rows, and when rows were seen."""
+        ids = self.ids.copy()
         return {
-            "text": np.frombuffer(b"".join(encoded), np.uint8),
-            "end": np.cumsum([len(name) for name in encoded], dtype=np.int64),
+            "ids": lambda: np.frombuffer(msgspec.json.encode(ids), np.uint8),
             "free": np.array(self._free, np.int64),
             "last_seen": self.last_seen[: self.used],
         }
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the vocabulary that gave this state."""
-        text = state["text"].tobytes()
-        ends = [int(end) for end in state["end"]]
-        starts = [0, *ends[:-1]]
-        self.ids = [text[a:b].decode() for a, b in zip(starts, ends, strict=False)]
+        self.ids = msgspec.json.decode(state["ids"].tobytes(), type=list[str])
         self._rows = {name: row for row, name in enumerate(self.ids) if name}
         self._free = [int(row) for row in state["free"]]
         self.last_seen[:] = 0
