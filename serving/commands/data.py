@@ -20,23 +20,47 @@ SettingsFile = Annotated[
 ]
 
 
+Topics = Annotated[
+    str | None, typer.Option(help="Topics, joined by commas; default: all that carry events.")
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", help="First offset, or time: 1200 or 2025-06-01T12:00 (UTC)."),
+]
+To = Annotated[
+    str | None,
+    typer.Option("--to", help="Offset or time to stop before; default: the topics' ends."),
+]
+Follow = Annotated[bool, typer.Option("--follow", help="Go on with what arrives, until Ctrl-C.")]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(help="LOG is this data set: taobao, online-retail, diginetica or ml-100k."),
+]
+Plot = Annotated[
+    Path | None, typer.Option(help="Plot the hit rates over time: FILE.png, .svg or .pdf.")
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", help="Write every figure there, as JSON.")
+]
+StopAt = Annotated[int | None, typer.Option(min=0, help="Stop after so many events of the log.")]
+CheckpointFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder to go on from, if it holds a checkpoint, and to leave one in."),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Evaluate one event in so many; default: all, or what the recorded node did."
+    ),
+]
+
+
 def record(
     file: Annotated[Path, typer.Argument(help="Where the log goes, e.g. last-week.parquet.")],
-    topics: Annotated[
-        str | None,
-        typer.Option(help="Topics, joined by commas; default: all that carry events."),
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option("--from", help="First offset, or time: 1200 or 2025-06-01T12:00 (UTC)."),
-    ] = None,
-    stop: Annotated[
-        str | None,
-        typer.Option("--to", help="Offset or time to stop before; default: the topics' ends."),
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with what arrives, until Ctrl-C.")
-    ] = False,
+    topics: Topics = None,
+    start: From = None,
+    stop: To = None,
+    follow: Follow = False,
     broker: Broker = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
@@ -86,30 +110,12 @@ def replay(
             help="A recorded log, JSON lines (.jsonl or -), kafka://host:port, or a data set."
         ),
     ],
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="LOG is this data set: taobao, online-retail, diginetica or ml-100k."),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot the hit rates over time: FILE.png, .svg or .pdf.")
-    ] = None,
-    report_file: Annotated[
-        Path | None, typer.Option("--report", help="Write every figure there, as JSON.")
-    ] = None,
-    stop_at: Annotated[
-        int | None, typer.Option(min=0, help="Stop after so many events of the log.")
-    ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Folder to go on from, if it holds a checkpoint, and to leave one in."),
-    ] = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Evaluate one event in so many; default: all, or what the recorded node did.",
-        ),
-    ] = None,
+    dataset: DatasetName = None,
+    plot: Plot = None,
+    report_file: ReportFile = None,
+    stop_at: StopAt = None,
+    checkpoint: CheckpointFolder = None,
+    sample: Sample = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
