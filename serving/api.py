@@ -1,8 +1,8 @@
 """The HTTP API of a node: what it knows, who reads it, who writes.
 
-Read on in `serving.recommend` (lists of items), `serving.routes_events` (writes),
-`serving.routes_users`, `serving.routes_health`; `serving.limits` bounds every request and
-`serving.errors` gives every failure one shape.
+Read on in `serving.recommend` (lists of items) and in `serving.web`: `routes_events` (writes),
+`routes_users`, `routes_health`; `limits` bounds every request, `errors` gives every failure one
+shape, `openapi` describes it all.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from serving import errors, openapi, recommend, routes_events, routes_health, routes_users
-from serving.docs_page import page
-from serving.limits import BodyLimit
+from serving import recommend
 from serving.live import BetweenBatches, Live, Serving
 from serving.metrics import Metrics
+from serving.web import errors, openapi, routes_events, routes_health, routes_users
+from serving.web.docs_page import page
+from serving.web.limits import BodyLimit
 
 if TYPE_CHECKING:
     from learners.engine import Engine

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from serving.errors import Refusal, invalid
+from serving.web.errors import Refusal, invalid
 
 if TYPE_CHECKING:
     from learners.engine import Engine

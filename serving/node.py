@@ -10,8 +10,8 @@ import structlog
 
 from learners.warmup import warm_up
 from serving.api import make_api
-from serving.http import HttpServer, bind
 from serving.metrics import Metrics
+from serving.web.http import HttpServer, bind
 from streams.node import NodeRuntime, run_node
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Lists of items for a user, a visitor without an id, beside an item, and for everybody.
 
 `GET /recommend/{user}` is asked most, so it is a plain ASGI endpoint: no request object, no
-dependencies, msgspec for the answer. It is documented in `serving.openapi`.
+dependencies, msgspec for the answer. It is documented in `serving.web.openapi`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from learners.base import Recommendation
-from serving.answers import AnonymousEvent, AnonymousQuery, Answer, json
-from serving.errors import Refusal, invalid
-from serving.limits import K_DEFAULT, K_MAX, exclusions, id_in_bounds, read_json
 from serving.live import Serving
-from serving.openapi import After, ItemPath, accepts, answers
+from serving.web.answers import AnonymousEvent, AnonymousQuery, Answer, json
+from serving.web.errors import Refusal, invalid
+from serving.web.limits import K_DEFAULT, K_MAX, exclusions, id_in_bounds, read_json
+from serving.web.openapi import After, ItemPath, accepts, answers
 from streams.events import Impression
 
 __all__ = ["ANONYMOUS", "Ask", "Impressions", "RecommendToUser", "add_routes", "as_of", "parse_ask"]

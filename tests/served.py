@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from serving.http import HttpServer, bind
+from serving.web.http import HttpServer, bind
 
 __all__ = ["Served", "serving"]
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query
 from starlette.responses import Response
 
-from serving.answers import Alive, Health, Problem, json
 from serving.live import Serving
 from serving.metrics import CONTENT_TYPE_LATEST
-from serving.openapi import answers
+from serving.web.answers import Alive, Health, Problem, json
+from serving.web.openapi import answers
 
 __all__ = ["Fingerprint", "add_routes"]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from fastapi import Depends, FastAPI
 from starlette.responses import Response
-from streams.decode import Rejected
 
-from serving.answers import ErasureAnswer, HistoryEvent, UserAnswer, json
-from serving.errors import Refusal, invalid
-from serving.limits import id_in_bounds, writer
 from serving.live import Serving, position_token
-from serving.openapi import After, UserPath, answers, needs_token
-from serving.publish import Shaper
 from serving.recommend import as_of
-from serving.routes_events import acknowledged
+from serving.web.answers import ErasureAnswer, HistoryEvent, UserAnswer, json
+from serving.web.errors import Refusal, invalid
+from serving.web.limits import id_in_bounds, writer
+from serving.web.openapi import After, UserPath, answers, needs_token
+from serving.web.publish import Shaper
+from serving.web.routes_events import acknowledged
+from streams.decode import Rejected
 
 __all__ = ["add_routes"]
 

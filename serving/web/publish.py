@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 import msgspec
-from streams.decode import Gate, Rejected
 
+from streams.decode import Gate, Rejected
 from streams.order import Record
 from streams.shapes import ROLES, in_shape_of
 

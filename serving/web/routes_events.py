@@ -9,15 +9,15 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
-from streams.decode import Rejected
 
 from learners.errors import DeliveryError
-from serving.answers import Accepted, RejectedEvent, json
-from serving.errors import Refusal
-from serving.limits import read_json, writer
 from serving.live import Serving, position_token
-from serving.openapi import accepts_events, answers, needs_token
-from serving.publish import Message, Shaper
+from serving.web.answers import Accepted, RejectedEvent, json
+from serving.web.errors import Refusal
+from serving.web.limits import read_json, writer
+from serving.web.openapi import accepts_events, answers, needs_token
+from serving.web.publish import Message, Shaper
+from streams.decode import Rejected
 
 __all__ = ["acknowledged", "add_routes"]
 

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import Refusal, envelope, invalid
+from serving.web.errors import Refusal, envelope, invalid
 
 __all__ = [
     "BODY_BYTES",

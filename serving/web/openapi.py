@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Path, Query
 from fastapi.openapi.utils import get_openapi
 
-from serving.answers import (
+from serving.web.answers import (
     Accepted,
     Alive,
     AnonymousEvent,
@@ -19,7 +19,7 @@ from serving.answers import (
     Health,
     UserAnswer,
 )
-from serving.limits import ID_BYTES, K_DEFAULT, K_MAX
+from serving.web.limits import ID_BYTES, K_DEFAULT, K_MAX
 from streams.events import EVENT_TYPES
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ FILLED_IN = {"event_id", "timestamp"}
 
 
 def answers(kind: Any, *refusals: int, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """What a route answers, for its `responses`: a type of `serving.answers` and refusals."""
+    """What a route answers, for its `responses`: a type of `serving.web.answers` and refusals."""
     documented: dict[int | str, dict[str, Any]] = {
         status: {"description": _first_line(kind), "content": _content(_reference(kind))}
     }
