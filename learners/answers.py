@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
 from learners.blend import Blend
 from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked, Models, Workspace
-from learners.catalogue import Catalogue
-from learners.history import MOST_QUERY, History
 from learners.jit import jit
-from learners.memory import MOST_CANDIDATES, Memory
 from learners.prequential import SCORED_LIFE, ask_user, rank
-from learners.transitions import BACKWARD_SHARE
+from learners.sources.transitions import BACKWARD_SHARE
+from learners.store.catalogue import Catalogue
+from learners.store.history import MOST_QUERY, History
+from learners.store.memory import MOST_CANDIDATES, Memory
 
 __all__ = ["Answers"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
 from learners.errors import CheckFailedError
-from learners.history import CONTEXT
+from learners.store.history import CONTEXT
 
 __all__ = ["check_source", "interactions", "random_interactions"]
 

@@ -28,13 +28,13 @@ from learners.base import (
     Recommendation,
     UserView,
 )
-from learners.catalogue import Catalogue
 from learners.drift import HitRateDrift
 from learners.evaluate import Prequential
-from learners.ledger import admit
-from learners.memory import Memory
 from learners.prequential import SOURCES, Events, Tested, test_then_learn
-from learners.turnstile import Turnstile
+from learners.store.catalogue import Catalogue
+from learners.store.ledger import admit
+from learners.store.memory import Memory
+from learners.store.turnstile import Turnstile
 
 __all__ = ["Engine"]
 

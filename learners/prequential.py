@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners import blend as scorer
-from learners import neighbours, popularity, transitions
 from learners.blend import Blend
 from learners.candidates import (
     BACKWARD,
@@ -23,14 +22,15 @@ from learners.candidates import (
     Models,
     Workspace,
     choose,
-    describe,
     gather,
 )
-from learners.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
+from learners.features import describe
 from learners.jit import jit
-from learners.neighbours import kth_largest
-from learners.sessions import SESSION_LENGTH, open_session
-from learners.transitions import BACKWARD_SHARE
+from learners.selection import kth_largest
+from learners.sources import popularity, rings, transitions
+from learners.sources.transitions import BACKWARD_SHARE
+from learners.store.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
+from learners.store.sessions import SESSION_LENGTH, open_session
 
 __all__ = [
     "LIST",
@@ -190,7 +190,7 @@ def _learn(
     if stale or sessions.head[number % capacity].length == SESSION_LENGTH:
         number = open_session(sessions, user)
         head.session_number = number + 1
-    neighbours.learn_one(models.neighbours, sessions, number, item, time)
+    rings.learn_one(models.neighbours, sessions, number, item, time)
     popularity.learn_one(models.popularity, item, kind, time)
     append(history, user, item, kind, time)
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from learners.base import Interactions, Query, Source
 from learners.checks import check_source, random_interactions
 from learners.errors import CheckFailedError
-from learners.neighbours import Neighbours
-from learners.popularity import TOP, Popularity, mean_rank
-from learners.transitions import Transitions
+from learners.sources.neighbours import Neighbours
+from learners.sources.popularity import TOP, Popularity, mean_rank
+from learners.sources.transitions import Transitions
 
 SOURCES = {
     "popularity": lambda: Popularity(items=60),

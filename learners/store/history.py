@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.jit import jit
-from learners.rows import Records
+from learners.store.rows import Records
 
 __all__ = [
     "CONTEXT",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
 from learners.jit import jit
-from learners.rows import Records, Rows, make_rows, refill, release, reserve, settle
+from learners.store.rows import Records, Rows, make_rows, refill, release, reserve, settle
 
 __all__ = [
     "BACKWARD_SHARE",

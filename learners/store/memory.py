@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from learners.base import Deferred, EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import FEATURES, Models, Workspace, make_workspace
-from learners.history import History, forget_items, make_history
-from learners.ledger import Ledger, make_ledger
-from learners.neighbours import Neighbours
-from learners.popularity import Popularity
-from learners.rows import refill
-from learners.sessions import forget_owners
-from learners.transitions import Transitions
-from learners.vocab import Vocabulary
+from learners.sources.neighbours import Neighbours
+from learners.sources.popularity import Popularity
+from learners.sources.transitions import Transitions
+from learners.store.history import History, forget_items, make_history
+from learners.store.ledger import Ledger, make_ledger
+from learners.store.rows import refill
+from learners.store.sessions import forget_owners
+from learners.store.vocab import Vocabulary
 
 __all__ = ["MOST_CANDIDATES", "Memory"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
 from learners.jit import jit
-from learners.rows import Records, refill
+from learners.store.rows import Records, refill
 
 __all__ = ["TOP", "Popularity", "PopularityState", "learn_one", "make_popularity", "mean_rank"]
 

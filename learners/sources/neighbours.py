@@ -22,17 +22,15 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
 from learners.jit import jit
-from learners.rows import Rows, make_rows, refill, release, reserve, settle
-from learners.sessions import SESSION_LENGTH, Sessions, add, make_sessions, open_session
+from learners.selection import kth_largest
+from learners.sources.rings import NeighboursState, learn_one, make_neighbours
+from learners.store.rows import refill, release
+from learners.store.sessions import SESSION_LENGTH, Sessions, make_sessions, open_session
 
 __all__ = [
     "QUERY_ITEMS",
     "Neighbours",
-    "NeighboursState",
     "Scratch",
-    "kth_largest",
-    "learn_one",
-    "make_neighbours",
     "make_scratch",
     "votes",
 ]
@@ -40,27 +38,14 @@ __all__ = [
 QUERY_ITEMS = 12  # distinct query items that look for neighbours
 DISTANCE_SCALE = 3.0  # a
 IDF_POWER = 1.5  # p
-LENGTH_POWER = 0.2  # v
 VOTE_SCALE = 5.0  # e
 AFTER_SCALE = 5.0  # f
 BEFORE_SCALE = 5.0  # b
 MOST_VOTES = 4096  # distinct items that the neighbours of one query may vote for
-REBASE_AFTER = 400.0  # half-lives; 2^400 is far from the largest float64
 
-_LENGTH_WEIGHT = np.maximum(np.arange(SESSION_LENGTH + 1), 1.0) ** -LENGTH_POWER
 _VOTE_WEIGHT = np.exp(-np.arange(64) / VOTE_SCALE)
 _AFTER_WEIGHT = np.exp(-np.arange(SESSION_LENGTH) / AFTER_SCALE)
 _BEFORE_WEIGHT = np.exp(-np.arange(SESSION_LENGTH) / BEFORE_SCALE)
-
-
-class NeighboursState(NamedTuple):
-    """Rings of session numbers per item; `met` of a row is c."""
-
-    rows: Rows
-    session: NDArray[np.int32]  # (slots,) session numbers
-    most: NDArray[np.int64]  # (2,) slots of a ring at most (a power of two), k
-    half_life: NDArray[np.float64]  # (1,) T, seconds
-    reference: NDArray[np.float64]  # (1,) r, seconds: a session weighs |s|^-v 2^((t_s - r)/T)
 
 
 class Scratch(NamedTuple):
@@ -75,19 +60,6 @@ class Scratch(NamedTuple):
     vote: NDArray[np.float64]  # (MOST_VOTES,)
 
 
-def make_neighbours(
-    items: int, slots_a_row: int, k: int, half_life_seconds: float
-) -> NeighboursState:
-    """Return empty rings with room for an eighth of all slots."""
-    return NeighboursState(
-        make_rows(items),
-        np.zeros(max(items * slots_a_row // 8, 4 * slots_a_row), np.int32),
-        np.array([slots_a_row, k], np.int64),
-        np.array([half_life_seconds]),
-        np.zeros(1),
-    )
-
-
 def make_scratch(items: int, sessions: int, slots_a_row: int) -> Scratch:
     """Return working memory for queries."""
     found = QUERY_ITEMS * slots_a_row
@@ -100,76 +72,6 @@ def make_scratch(items: int, sessions: int, slots_a_row: int) -> Scratch:
         np.zeros(MOST_VOTES, np.int32),
         np.zeros(MOST_VOTES),
     )
-
-
-@jit
-def _append(state: NeighboursState, item: int, number: int) -> None:
-    """Note in an item's ring that session `number` holds it."""
-    rows, ring = state.rows, state.session
-    head = rows.row[item]
-    head.met += 1
-    held = head.held
-    if held == head.room and held < state.most[0]:
-        old = head.start
-        start = reserve(rows, ring, item)
-        if start >= 0:
-            for i in range(held):
-                ring[start + i] = ring[old + i]
-            settle(rows, ring, item, start)
-    if head.room > 0:
-        ring[head.start + held % head.room] = number
-        head.held = held + 1
-
-
-@jit
-def _rebase(state: NeighboursState, sessions: Sessions, time: float) -> None:
-    age = (time - state.reference[0]) / state.half_life[0]
-    factor = 2.0 ** -min(age, 1000.0)
-    for slot in range(len(sessions.head)):
-        sessions.head[slot].weight *= factor
-    state.reference[0] = time
-
-
-@jit
-def learn_one(
-    state: NeighboursState, sessions: Sessions, number: int, item: int, time: float
-) -> None:
-    """Learn that `item` was met in session `number`, which stands in the store and has room."""
-    slot = number % len(sessions.head)
-    if add(sessions, slot, item, time):
-        _append(state, item, number)
-    if state.reference[0] == 0.0:
-        state.reference[0] = time
-    if time - state.reference[0] > REBASE_AFTER * state.half_life[0]:
-        _rebase(state, sessions, time)
-    head = sessions.head[slot]
-    age = (head.time - state.reference[0]) / state.half_life[0]
-    head.weight = _LENGTH_WEIGHT[head.length] * 2.0 ** max(age, -1000.0)
-
-
-@jit
-def kth_largest(values: NDArray[np.float64], n: int, k: int) -> float:
-    """Return the k-th largest of the first n values; reorders them (Hoare's quickselect)."""
-    low, high, want = 0, n - 1, k - 1
-    while low < high:
-        pivot = values[(low + high) >> 1]
-        i, j = low, high
-        while i <= j:
-            while values[i] > pivot:
-                i += 1
-            while values[j] < pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if want <= j:
-            high = j
-        elif want >= i:
-            low = i
-        else:
-            break
-    return float(values[want])
 
 
 @jit
