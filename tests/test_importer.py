@@ -153,7 +153,8 @@ def test_topics_that_would_drop_old_events_are_named_with_the_cure(
     apache_kafka: ApacheKafka, prefix: str, tmp_path: Path
 ) -> None:
     dataset = load_dataset("taobao", small_taobao(tmp_path))
-    short = settings_for(apache_kafka.address, prefix)
+    quarter = {"retention_days": 90.0}
+    short = settings_for(apache_kafka.address, prefix, clicks=quarter, purchases=quarter)
     with pytest.raises(TopicError, match=r"keeps 90 days.*topics\.clicks\.retention_days = -1"):
         prepare_topics(dataset, short)
     create_topics(short)
@@ -166,8 +167,7 @@ def test_topics_that_would_drop_old_events_are_named_with_the_cure(
 def test_import_makes_missing_topics_that_keep_the_events(
     apache_kafka: ApacheKafka, prefix: str, tmp_path: Path
 ) -> None:
-    forever = {"retention_days": -1.0}
-    settings = settings_for(apache_kafka.address, prefix, clicks=forever, purchases=forever)
+    settings = settings_for(apache_kafka.address, prefix)
     dataset = load_dataset("taobao", small_taobao(tmp_path))
     assert prepare_topics(dataset, settings) == []
     assert import_dataset(dataset, settings).events == 71

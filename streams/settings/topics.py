@@ -40,7 +40,7 @@ class TopicSettings(BaseModel):
     )
     partitions: int = Field(default=4, ge=1, le=10_000, description="partitions to create it with")
     retention_days: float = Field(
-        default=90.0,
+        default=-1.0,
         ge=-1,
         le=36_525,
         description="days Kafka keeps a message; -1 keeps it for ever",
