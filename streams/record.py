@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,12 +75,12 @@ EVERYTHING = Range()
 
 def _seconds(text: str) -> float:
     try:
-        time = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise SettingsError(
             f"{text!r} is neither an offset nor a time: write 1200 or 2025-06-01T12:00:00"
         ) from error
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 class TopicReader:
@@ -109,6 +110,7 @@ class TopicReader:
         self.chosen = chosen
         self.follow = follow
         self.read = 0
+        self._passed: dict[Part, int] = {}
         # Asked first, because it knows at once when nobody is there.
         plain = settings.security.protocol == "PLAINTEXT"
         self._embedded = plain and is_embedded(settings.broker)
@@ -140,9 +142,11 @@ class TopicReader:
         while waiting or self.follow:
             messages = self._consumer.consume(FETCH, POLL_SECONDS)
             records = [message for message in messages if message.error() is None]
-            for part, offset in _reached(messages).items():
-                if part in waiting and offset >= self._stop[part]:
-                    waiting.discard(part)
+            reached = _reached(messages)
+            for part, base in _unreadable(messages):
+                if base >= self._passed.get(part, 0):
+                    reached[part] = self._passed[part] = self._pass_over(part, base)
+            waiting -= {part for part, offset in reached.items() if offset >= self._stop[part]}
             if records:
                 self.read += len(records)
                 yield self._inside(_frame(records))
@@ -157,6 +161,27 @@ class TopicReader:
             frame = frame.join(ends, on=["topic", "partition"], maintain_order="left")
             frame = frame.filter(pl.col("offset") < pl.col("stop")).drop("stop")
         return self.chosen.keeps(frame)
+
+    def _pass_over(self, part: Part, base: int) -> int:
+        """Go on after a batch that nobody can decompress; return the offset after it.
+
+        The client reports such a batch for ever and does not tell where it ends: ask until found.
+        """
+        from confluent_kafka import TopicPartition
+
+        high = self._bounds(part)[1]
+        with closing(self._connect()) as probe:
+            bad, good = base, min(base + 1, high)
+            while not _readable(probe, part, good, base):
+                bad, good = good, min(2 * good - base, high)
+            while good - bad > 1:
+                middle = (bad + good) // 2
+                bad, good = (
+                    (bad, middle) if _readable(probe, part, middle, base) else (middle, good)
+                )
+        log.warning("%s/%d: offsets %d to %d cannot be decompressed", *part, base, good - 1)
+        self._consumer.seek(TopicPartition(*part, good))
+        return good
 
     def _connect(self) -> Consumer:
         from confluent_kafka import Consumer
@@ -200,8 +225,8 @@ class TopicReader:
             starts[part] = min(max(low, self.chosen.start_offset), high)
         # The embedded broker says "the end" whatever time it is asked for: read all and choose.
         if self.chosen.start_time is not None and not self._embedded:
-            time = int(self.chosen.start_time * 1000)
-            asked = [TopicPartition(*part, time) for part in parts]
+            milliseconds = int(self.chosen.start_time * 1000)
+            asked = [TopicPartition(*part, milliseconds) for part in parts]
             found = self._ask(lambda: self._consumer.offsets_for_times(asked, TIMEOUT_SECONDS))
             for place in found:
                 part = (place.topic, place.partition)
@@ -233,26 +258,48 @@ class TopicReader:
             ) from error
 
 
-def _reached(messages: list[Message]) -> Mapping[Part, int]:
-    """Next offset of each partition after these messages; at its end, Kafka says so.
-
-    A batch that cannot be read (its codec is unknown) is passed over by the client with an error.
-    """
+def _reached(messages: list[Message]) -> dict[Part, int]:
+    """Next offset of each partition after these messages; at its end, Kafka says so."""
     from confluent_kafka import KafkaError
 
     reached: dict[Part, int] = {}
     for message in messages:
-        part = (message.topic() or "", message.partition() or 0)
         error = message.error()
         if error is None:
-            reached[part] = (message.offset() or 0) + 1
+            reached[_part(message)] = (message.offset() or 0) + 1
         elif error.code() == KafkaError._PARTITION_EOF:
-            reached[part] = message.offset() or 0
-        elif error.fatal() or not message.topic():
+            reached[_part(message)] = message.offset() or 0
+        elif error.fatal():
             raise BrokerError(f"reading stopped: {error.str()}; `everlearn doctor` tells more")
-        else:
-            log.warning("%s/%d is read on after an error: %s", *part, error.str())
     return reached
+
+
+def _unreadable(messages: list[Message]) -> Iterator[tuple[Part, int]]:
+    """Find the batches that cannot be decompressed: partition, first offset."""
+    from confluent_kafka import KafkaError
+
+    codes = (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED)
+    for message in messages:
+        error = message.error()
+        if error is not None and message.topic() and error.code() in codes:
+            yield _part(message), message.offset() or 0
+
+
+def _readable(probe: Consumer, part: Part, offset: int, base: int) -> bool:
+    """Tell whether what stands at an offset is no part of the unreadable batch at `base`."""
+    from confluent_kafka import TopicPartition
+
+    probe.assign([TopicPartition(*part, offset)])
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        messages = probe.consume(1, POLL_SECONDS)
+        if messages:
+            return (part, base) not in _unreadable(messages)
+    raise BrokerError(f"{part[0]}/{part[1]} gives nothing at offset {offset}: is the broker up?")
+
+
+def _part(message: Message) -> Part:
+    return message.topic() or "", message.partition() or 0
 
 
 def _frame(messages: list[Message]) -> pl.DataFrame:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
+from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -140,6 +143,35 @@ def test_it_stops_at_the_ends_of_its_start_unless_it_follows(
     more.join()
     following.close()
     assert got == 25
+
+
+def publish_unreadable(broker: str, topic: str, partition: int, codec: int, count: int) -> None:
+    """A batch whose compression nobody can undo; no client would write one, so by hand."""
+    tail = struct.pack(">hiqqqhii", codec, count - 1, 0, 0, -1, -1, -1, count) + b"no such data"
+    body = struct.pack(">ibI", 0, 2, calc_crc32c(tail)) + tail
+    batch = struct.pack(">qi", 0, len(body)) + body
+    name = struct.pack(">h", len(topic)) + topic.encode()
+    produce = struct.pack(">hhih", 0, 7, 1, -1) + struct.pack(">hhi", -1, -1, 5000)
+    place = struct.pack(">i", 1) + name + struct.pack(">iii", 1, partition, len(batch))
+    host, port = broker.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        message = produce + place + batch
+        connection.sendall(struct.pack(">i", len(message)) + message)
+        assert connection.recv(1000)
+
+
+@pytest.mark.parametrize("codec", [1, 5])
+def test_batches_that_nobody_can_decompress_are_passed_over(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, codec: int
+) -> None:
+    broker = embedded_broker.address
+    publish(broker, CLICKS, 40)
+    publish_unreadable(broker, CLICKS, 1, codec, 5)
+    publish(broker, CLICKS, 40, first=40)
+    publish_unreadable(broker, CLICKS, 2, codec, 3)
+    assert record_topics(Settings(broker=broker), tmp_path / "log.parquet") == {CLICKS: 80}
+    log, _ = read_log(tmp_path / "log.parquet")
+    assert len({json.loads(value)["event_id"] for value in log["value"]}) == 80
 
 
 def test_a_large_log_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

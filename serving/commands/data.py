@@ -67,8 +67,8 @@ def record(
 ) -> None:
     """Write topics into a recorded log (parquet), for `everlearn replay`.
 
-    It reads without a consumer group, up to the ends the topics have at its start. The log keeps
-    what each topic carries and how the engine is set.
+    It reads without a consumer group, up to the ends at its start.
+    The log keeps what each topic carries and how the engine is set.
 
     \b
     Examples:
@@ -119,10 +119,10 @@ def replay(
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Learn a log again, and say how well each event was foreseen before it was learnt.
+    """Learn a log again, and say how well each event was foreseen.
 
-    The same log and settings give the same fingerprint, whether in one run or in several with
-    --checkpoint.
+    The same log and settings give the same fingerprint, in one run or,
+    with --checkpoint, in several.
 
     \b
     Examples:

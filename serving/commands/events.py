@@ -34,10 +34,10 @@ def send(
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish events from JSON lines; `event_id` and `timestamp` are made when left out.
+    """Publish events from JSON lines; ids and times are made when left out.
 
-    Lines that are no event are reported with number and reason, the others are sent; the exit
-    code is 1 if there were any.
+    Lines that are no event are reported with number and reason, the others
+    are sent; the exit code is 1 if there were any.
 
     \b
     Examples:
@@ -88,9 +88,9 @@ def import_(
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a real data set to its topics; each record carries its event's own time.
+    """Publish a real data set to its topics, each event at its own time.
 
-    Missing topics are made. It warns when a topic would not keep events that old.
+    Missing topics are made; it warns when one would not keep events that old.
 
     \b
     Examples:
@@ -154,8 +154,8 @@ def simulate(
 ) -> None:
     """Publish what happens in a synthetic shop, live, until its end or Ctrl-C.
 
-    Tastes are sudden to change, change gradually, come and go, or a part of the catalogue is
-    replaced, as --drift says.
+    As --drift says, tastes change at once, gradually, or come and go, or a
+    part of the catalogue is replaced.
 
     \b
     Examples:
