@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -16,10 +17,10 @@ import structlog
 from mode import Service
 from numpy.typing import NDArray
 
-from learners.base import CLICK, PURCHASE, Batch, EngineConfig
 from learners.checkpoint import CheckpointStore
 from learners.engine import Engine
 from learners.errors import CheckpointError
+from learners.warmup import warm_up
 from streams.decode import Gate
 from streams.flow import Decoded, Flow
 from streams.publisher import Publisher
@@ -160,7 +161,7 @@ class Learning(Service):
             events=sum(self.engine.learnt.values()),
             seconds=round(time.perf_counter() - started, 3),
         )
-        await self.between_batches(warm_up)
+        await self.between_batches(load_everything)
         self.publisher.start()
         self._watchdog.start()
         self.loaded = True
@@ -219,29 +220,10 @@ class Learning(Service):
         return work, (flow.learnt_records, flow.source.sent_records, flow.source.unread)
 
 
-def warm_up() -> None:
-    """Load (the first time: compile) every kernel before there is something to learn or answer.
-
-    Afterwards neither the watchdog nor a user has to wait for a compiler.
-    """
-    n = 4
-    engine = Engine(EngineConfig(users=64, items=64, sessions=64, evaluate_one_in=1))
-    engine.learn(
-        Batch(
-            kind=np.array([CLICK, CLICK, PURCHASE, CLICK], np.uint8),
-            user=["a", "b", "a", "b"],
-            item=["1", "2", "2", "1"],
-            session=[""] * n,
-            timestamp=np.arange(n, dtype=np.float64),
-            event_hash=np.arange(1, n + 1, dtype=np.uint64),
-            value=np.ones(n),
-            log=np.zeros(n, np.int32),
-            logs=["warm-up/0"],
-        )
-    )
-    engine.recommend("a")
-    engine.similar("1")
-    engine.trending()
+def load_everything() -> None:
+    """Load now what would make learning and answers stand still for seconds when first used."""
+    warm_up()
+    import_module("river.drift")
 
 
 def lock_folder(folder: Path) -> TextIO:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -25,7 +27,7 @@ LEVELS = {
 def configure_logs() -> None:
     """Send our log and that of the libraries to standard error, one line an entry."""
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        add_process,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -50,6 +52,12 @@ def configure_logs() -> None:
     logging.getLogger().handlers = [handler]
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
+
+
+def add_process(logger: Any, method: str, entry: MutableMapping[str, Any]) -> Any:
+    """Say which process speaks: restarts show in the log."""
+    entry["process"] = os.getpid()
+    return entry
 
 
 def without_trace(record: logging.LogRecord) -> bool:

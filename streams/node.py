@@ -229,7 +229,7 @@ async def _run_until_told(
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    log.info("node starts", node=settings.node_name, broker=settings.broker, process=os.getpid())
+    log.info("node starts", node=settings.node_name, broker=settings.broker)
     try:
         await runtime.start()
         await runtime.wait(told.wait())
