@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from serving import recommend
 from serving.live import BetweenBatches, Live, Serving
@@ -90,6 +90,7 @@ def make_api(
     errors.install(app)
     openapi.install(app)
     app.add_route("/docs", _docs, include_in_schema=False)
+    app.add_route("/", _start, include_in_schema=False)
     app.add_middleware(BodyLimit)
     return app
 
@@ -98,3 +99,7 @@ async def _docs(request: Request) -> Response:
     text = page(request.app.openapi(), f"{request.url.scheme}://{request.url.netloc}")
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
     return HTMLResponse(text, headers=headers)
+
+
+async def _start(_: Request) -> Response:
+    return RedirectResponse("/docs")

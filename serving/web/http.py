@@ -17,6 +17,7 @@ from learners.errors import SettingsError
 __all__ = ["HttpServer", "bind"]
 
 STOP_SECONDS = 3
+KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection to a server
 
 log = structlog.get_logger("everlearn.api")
 
@@ -69,6 +70,7 @@ class HttpServer(Service):
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
         )
@@ -92,3 +94,11 @@ class HttpServer(Service):
         self.server.should_exit = True
         if self.serving is not None:
             await asyncio.wait([self.serving], timeout=STOP_SECONDS + 1)
+
+    @Service.task
+    async def _watch(self) -> None:
+        """End the node when the web server ends by itself."""
+        if self.serving is not None:
+            await asyncio.wait([self.serving])
+        if not self.should_stop:
+            raise RuntimeError("the web server ended")
