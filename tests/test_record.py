@@ -228,6 +228,25 @@ def test_the_record_command_prints_what_it_wrote(
     assert "8  records in" in shown.stdout
 
 
+def test_a_recording_that_follows_keeps_what_it_has_when_it_is_stopped(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    publish(embedded_broker.address, CLICKS, 10)
+    settings = Settings(broker=embedded_broker.address)
+    file = tmp_path / "log.parquet"
+    reached: list[int] = []
+
+    def press_ctrl_c(read: int, total: int) -> None:
+        if not reached:
+            publish(embedded_broker.address, CLICKS, 10, first=10)
+        reached.append(read)
+        if read == 20:
+            raise KeyboardInterrupt
+
+    assert record_topics(settings, file, follow=True, progress=press_ctrl_c) == {CLICKS: 20}
+    assert read_log(file)[0].height == 20
+
+
 def test_what_cannot_be_recorded_is_said_in_words(
     embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:

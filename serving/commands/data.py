@@ -76,6 +76,7 @@ def record(
       everlearn record all.parquet --topics everlearn.clicks,everlearn.purchases --json
     """
     import json
+    import signal
 
     from serving.progress import progress_bar
     from streams.record import Range, record_topics
@@ -84,6 +85,8 @@ def record(
     settings = load_settings(settings_file, broker=broker)
     names = [name.strip() for name in topics.split(",")] if topics else None
     chosen = Range.parse(start, stop)
+    # A service manager's stop ends a recording as Ctrl-C does: what has come is kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with progress_bar("recording") as update:
         counts = record_topics(
             settings,
