@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 # The learner's kernels, compiled once for as long as its sources stay as they are.
-$(KERNELS): $(INSTALLED) $(wildcard learners/*.py)
+$(KERNELS): $(INSTALLED) $(wildcard learners/*.py learners/*/*.py)
 	@$(BIN)/python -m learners.warmup
 	@touch $@
 
