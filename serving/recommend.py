@@ -6,6 +6,7 @@ dependencies, msgspec for the answer. It is documented in `serving.web.openapi`.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -51,10 +52,13 @@ class Impressions:
         self.serving = serving
         self.topic = serving.settings.topics["impressions"].name
         self.encode = msgspec.json.Encoder().encode
+        # A random number for each id would be a system call, in which other threads take the GIL.
+        self.prefix = uuid4().hex[:16]
+        self.count = itertools.count()
 
     def answer(self, user: str | None, items: Sequence[Recommendation]) -> Answer:
         """The answer with this list, its impression published."""
-        impression_id = uuid4().hex
+        impression_id = f"{self.prefix}{next(self.count):016x}"
         shown = Impression(
             event_id=impression_id,
             timestamp=time.time(),

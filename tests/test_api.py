@@ -54,6 +54,12 @@ def test_what_was_shown_is_published_as_an_impression(node: Node) -> None:
     assert event["items"] == ["item-0", "item-1"]
 
 
+def test_no_two_answers_have_the_same_impression(node: Node) -> None:
+    answers = [node.client.get("/recommend/ada").json() for _ in range(3)]
+    answers += [node.client.get("/trending").json()]
+    assert len({answer["impression_id"] for answer in answers}) == 4
+
+
 def test_a_full_queue_drops_impressions_not_answers(node: Node) -> None:
     node.publisher.full = True
     assert node.client.get("/recommend/ada").status_code == 200
