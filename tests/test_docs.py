@@ -77,11 +77,14 @@ def test_every_setting_is_in_the_operations_page() -> None:
     assert not missing(plain | set(TopicSettings.model_fields) | set(OTHER_VARIABLES), OPERATIONS)
 
 
-def test_every_topic_is_in_the_operations_page() -> None:
+def test_every_topic_is_in_the_operations_page_with_what_is_kept() -> None:
     from streams.settings import Settings
 
-    topics = Settings().topics
-    assert not missing(set(topics) | {topic.name for topic in topics.values()}, OPERATIONS)
+    for role, topic in Settings().topics.items():
+        days = topic.retention_days
+        kept = "for ever" if days < 0 else f"{days:g} days"
+        compacted = ", compacted" if topic.compacted else ""
+        assert f"| `{role}` | `{topic.name}` | {kept}{compacted} |" in text_of(OPERATIONS)
 
 
 def test_every_reason_of_a_dead_letter_is_in_the_operations_page() -> None:
