@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
 from learners.blend import Blend
-from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked, Models, Workspace
+from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked, Models, Workspace, gather
 from learners.jit import jit
 from learners.prequential import SCORED_LIFE, ask_user, rank
 from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.catalogue import Catalogue
 from learners.store.history import MOST_QUERY, History
-from learners.store.memory import MOST_CANDIDATES, Memory
+from learners.store.memory import Memory
 
 __all__ = ["Answers"]
 
+NOTHING = np.empty(0, np.int32)
 PARTS = ("neighbours", "transitions", "popularity")
 TRENDING_LIFE = 1  # which half-life says what is trending
+
+
+@jit
+def _drop(
+    work: Workspace, touched: int, hidden: NDArray[np.bool_], excluded: NDArray[np.int32]
+) -> int:
+    """Take the items that must not be shown from those touched; return how many are left."""
+    items, column = work.item, work.column
+    left = 0
+    for i in range(touched):
+        item = items[i]
+        if hidden[item] or (excluded == item).any():
+            continue
+        items[left] = item
+        column[left] = column[i]
+        left += 1
+    return left
 
 
 @jit
@@ -33,6 +51,8 @@ def _answer(
     anonymous: int,
     now: float,
     most: int,
+    hidden: NDArray[np.bool_],
+    excluded: NDArray[np.int32],
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
     """Rank for a user row, or for the `anonymous` items in the workspace where it is negative.
 
@@ -41,7 +61,8 @@ def _answer(
     asked = Asked(anonymous, anonymous, now, -1)
     if user >= 0:
         asked = ask_user(history, work, user, now)
-    touched, kept = rank(models, blend, work, asked, most)
+    touched = _drop(work, gather(models, work, asked), hidden, excluded)
+    kept = rank(models, blend, work, asked, touched, most)
     column, items, largest = work.column, work.item, work.largest
     following = 1e-300
     for i in range(touched):
@@ -85,10 +106,8 @@ class Answers:
         if row < 0:
             latest = list(events)[-1 : -MOST_QUERY - 1 : -1]
             self._ask([item for item, *_ in latest], [kind for _, kind, _ in latest])
-        hidden = self.catalogue.hidden
-        if exclude:
-            hidden = hidden | self._excluded(row, events, exclude)
-        return self._best(row, 0 if row >= 0 else min(len(events), MOST_QUERY), now, k, hidden)
+        asked = 0 if row >= 0 else min(len(events), MOST_QUERY)
+        return self._best(row, asked, now, k, self._excluded(row, events, exclude))
 
     def similar(self, now: float, item: str, k: int) -> list[Recommendation]:
         """Answer as if somebody had just clicked on one item."""
@@ -96,14 +115,14 @@ class Answers:
         if row < 0:
             return []
         self._ask([item], [KINDS[CLICK]])
-        return self._best(-1, 1, now, k, self.catalogue.hidden | {row})
+        return self._best(-1, 1, now, k, np.array([row], np.int32))
 
     def trending(self, now: float, k: int) -> list[Recommendation]:
         """Answer with what is popular lately; the score is the decayed count."""
         arrays = self.memory.popular.arrays
         age = (now - arrays.reference[TRENDING_LIFE]) / arrays.half_life[TRENDING_LIFE]
         decay = 2.0 ** -min(max(age, -1000.0), 1000.0)
-        best = self._popular(k, self.catalogue.hidden, TRENDING_LIFE)
+        best = self._popular(k, NOTHING, TRENDING_LIFE)
         return [
             Recommendation(
                 self.memory.items.ids[row],
@@ -136,49 +155,59 @@ class Answers:
 
     def _excluded(
         self, row: int, events: Sequence[tuple[str, str, float]], exclude: Collection[str]
-    ) -> set[int]:
+    ) -> NDArray[np.int32]:
+        """Return the rows of what was seen or bought."""
         if not exclude:
-            return set()
-        if row < 0:
-            seen = {self.memory.items.row(item): kind for item, kind, _ in events}
-            bought = {item for item, kind in seen.items() if kind == KINDS[PURCHASE]}
-            return set(seen) if "seen" in exclude else bought
-        code = self.memory.history.event["code"][row]
+            return NOTHING
+        if row >= 0:
+            code = self.memory.history.event["code"][row]
+        else:
+            pairs = [(self.memory.items.row(item), KINDS.index(kind)) for item, kind, _ in events]
+            code = np.array([2 * (item + 1) + kind for item, kind in pairs], np.int32)
         if "seen" not in exclude:
             code = code[code & 1 == PURCHASE]
-        return set(((code >> 1) - 1).tolist())
+        return np.asarray((code >> 1) - 1, np.int32)
 
     def _best(
-        self, user: int, asked: int, now: float, k: int, hidden: Collection[int]
+        self, user: int, asked: int, now: float, k: int, excluded: NDArray[np.int32]
     ) -> list[Recommendation]:
-        """Rank, leave out the hidden, and fill up with what is popular."""
+        """Rank, and fill up with what is popular."""
         memory = self.memory
-        most = min(max(self.candidates, k + len(hidden)), MOST_CANDIDATES)
         rows, shares, parts = _answer(
-            memory.history, memory.models, memory.blend, memory.work, user, asked, now, most
+            memory.history,
+            memory.models,
+            memory.blend,
+            memory.work,
+            user,
+            asked,
+            now,
+            max(self.candidates, k),
+            self.catalogue.hidden,
+            excluded,
         )
         ids = memory.items.ids
         best: list[Recommendation] = []
-        for row, share, part in zip(rows.tolist(), shares.tolist(), parts.tolist(), strict=True):
-            if row in hidden:
-                continue
-            if len(best) == k:
-                break
+        for row, share, part in zip(
+            rows[:k].tolist(), shares[:k].tolist(), parts[:k].tolist(), strict=True
+        ):
             sources = {name: round(p, 4) for name, p in zip(PARTS, part, strict=True) if p > 0.0}
             best.append(Recommendation(ids[row], share, sources))
         if len(best) < k:
-            for row in self._popular(k - len(best), {*hidden, *rows.tolist()}, SCORED_LIFE):
+            shown = np.concatenate([excluded, rows])
+            for row in self._popular(k - len(best), shown, SCORED_LIFE):
                 best.append(Recommendation(ids[row], 0.0, {}))
         return best
 
-    def _popular(self, k: int, hidden: Iterable[int], life: int) -> list[int]:
+    def _popular(self, k: int, shown: NDArray[np.int32], life: int) -> list[int]:
         """Return the k most popular rows that may be shown, best first."""
-        arrays = self.memory.popular.arrays
-        used = self.memory.items.used
-        blocked = set(hidden)
-        top = [row for row in (arrays.top[life] - 1).tolist() if row >= 0 and row not in blocked]
-        if len(top) >= k:
-            return top[:k]
-        order = np.argsort(-arrays.weight[:used, life], kind="stable").tolist()
-        ids = self.memory.items.ids
-        return [row for row in order if row not in blocked and ids[row]][:k]
+        popular, items = self.memory.popular.arrays, self.memory.items
+        weight = popular.weight[: items.used, life]
+        allowed = ~self.catalogue.hidden[: len(weight)]
+        allowed[shown[shown >= 0]] = False
+        allowed[items.unused] = False
+        top = popular.top[life][popular.top[life] > 0] - 1
+        best = top[allowed[top]][:k]
+        if len(best) == k:
+            return [int(row) for row in best]
+        rows = np.flatnonzero(allowed)
+        return [int(row) for row in rows[np.argsort(-weight[rows], kind="stable")[:k]]]

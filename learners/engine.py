@@ -58,7 +58,7 @@ class Engine:
         self.memory = Memory.make(self.config)
         self.evaluation = Prequential(self.config.items)
         self.drift = HitRateDrift("overall")
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(self.config.items)
         self.clock = 0.0  # event time, seconds
         self.learnt = dict.fromkeys(KINDS, 0)
         self.duplicates = 0

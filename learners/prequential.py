@@ -79,13 +79,14 @@ def ask_user(history: History, work: Workspace, user: int, now: float) -> Asked:
 
 
 @jit
-def rank(models: Models, blend: Blend, work: Workspace, asked: Asked, most: int) -> tuple[int, int]:
-    """Gather, choose, describe and score; return how many were touched and how many kept."""
-    touched = gather(models, work, asked)
+def rank(
+    models: Models, blend: Blend, work: Workspace, asked: Asked, touched: int, most: int
+) -> int:
+    """Choose candidates among the gathered, describe and score them; return how many."""
     kept = choose(models, work, asked, touched, most)
     describe(models, work, asked, kept)
     scorer.score(blend, work.feature, kept, work.hidden, work.score)
-    return touched, kept
+    return kept
 
 
 @jit
@@ -155,7 +156,8 @@ def _test(
     ranks: NDArray[np.float64],
     covered: NDArray[np.uint8],
 ) -> None:
-    touched, kept = rank(models, blend, work, asked, most)
+    touched = gather(models, work, asked)
+    kept = rank(models, blend, work, asked, touched, most)
     target = -1
     for c in range(kept):
         if work.item[work.candidate[c]] == item:

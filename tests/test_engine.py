@@ -136,6 +136,21 @@ def test_unavailable_items_are_never_shown() -> None:
     assert entry.title == "Back again"
 
 
+def test_a_shop_that_is_mostly_sold_out_still_answers_in_full() -> None:
+    engine = Engine(CONFIG)
+    engine.learn(batch_of(checkerboard(1000)))
+    gone = {f"i{i}" for i in range(30)}
+    off = {place: CatalogueEntry(available=False) for place in range(len(gone))}
+    engine.learn(batch_of([(ITEM, "", item, 12_000.0) for item in sorted(gone)], "off", off))
+    for answer in (
+        engine.recommend("u1", k=10),
+        engine.trending(10),
+        engine.recommend("new", k=10),
+    ):
+        assert len(answer) == 10
+        assert not gone & {each.item for each in answer}
+
+
 def test_how_events_are_cut_into_batches_changes_nothing(learnt: Engine) -> None:
     events = checkerboard(3000)
     whole = batch_of(events)

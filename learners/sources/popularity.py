@@ -29,7 +29,8 @@ ITEM = np.dtype(
         ("bought", np.int64),  # purchases ever
         ("first", np.float64),  # seconds
         ("last", np.float64),  # seconds
-    ]
+    ],
+    align=True,
 )
 
 

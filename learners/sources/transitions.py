@@ -32,7 +32,7 @@ QUERY_ITEMS = 10  # distinct items of a query that are looked up
 BACKWARD_SHARE = 0.5  # of a backward weight, where one score is wanted
 
 
-ENTRY = np.dtype([("item", np.int32), ("slow", np.float32), ("fast", np.float32)])
+ENTRY = np.dtype([("item", np.int32), ("slow", np.float32), ("fast", np.float32)], align=True)
 
 
 class Table(NamedTuple):

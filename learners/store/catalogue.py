@@ -19,32 +19,29 @@ class Catalogue:
 
     Examples
     --------
-    >>> catalogue = Catalogue()
+    >>> catalogue = Catalogue(items=8)
     >>> catalogue.update(3, CatalogueEntry(title="Herb knife", price=12.0))
     >>> catalogue.update(3, CatalogueEntry(available=False))
-    >>> catalogue.entries[3].title, catalogue.hidden
-    ('Herb knife', {3})
+    >>> catalogue.entries[3].title, catalogue.hidden.nonzero()[0]
+    ('Herb knife', array([3]))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, items: int) -> None:
         self.entries: dict[int, CatalogueEntry] = {}
-        self.hidden: set[int] = set()  # rows that no answer may name
+        self.hidden = np.zeros(items, np.bool_)  # rows that no answer may name
 
     def update(self, row: int, entry: CatalogueEntry) -> None:
         """Enter what an event says."""
         said = {name: value for name, value in asdict(entry).items() if value is not None}
         merged = replace(self.entries.get(row, CatalogueEntry()), **said)
         self.entries[row] = merged
-        if merged.deleted or merged.available is False:
-            self.hidden.add(row)
-        else:
-            self.hidden.discard(row)
+        self.hidden[row] = merged.deleted or merged.available is False
 
     def forget(self, rows: Iterable[int]) -> None:
         """Drop the entries of rows that are given up."""
         for row in rows:
             self.entries.pop(int(row), None)
-            self.hidden.discard(int(row))
+            self.hidden[row] = False
 
     def state(self) -> dict[str, NDArray[np.generic] | Deferred]:
         """Return all entries as JSON, in the order of their rows."""
@@ -57,6 +54,6 @@ class Catalogue:
         """Become the catalogue that gave this state."""
         pairs = msgspec.json.decode(state["json"].tobytes(), type=list[tuple[int, CatalogueEntry]])
         self.entries.clear()
-        self.hidden.clear()
+        self.hidden[:] = False
         for row, entry in pairs:
             self.update(row, entry)

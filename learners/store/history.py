@@ -38,13 +38,15 @@ HEAD = np.dtype(
         ("session_number", np.int64),  # 1 + number in the store of sessions
         ("last", np.float64),  # time of the latest event, seconds
         ("session_length", np.int64),  # events of the session so far
-    ]
+    ],
+    align=True,
 )
 EVENT = np.dtype(
     [
         ("code", np.int32),  # 2 * (item row + 1) + kind, 0 for none
         ("time", np.uint32),  # seconds
-    ]
+    ],
+    align=True,
 )
 
 

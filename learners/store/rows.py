@@ -29,7 +29,8 @@ ROW = np.dtype(
         ("touched", np.float64),  # for the row's user: a time in seconds
         ("room", np.int32),  # slots of the block
         ("met", np.int32),  # for the row's user: a count
-    ]
+    ],
+    align=True,
 )
 
 

@@ -32,7 +32,8 @@ HEAD = np.dtype(
         ("weight", np.float64),  # what length and age make of it (`neighbours`)
         ("owner", np.int32),  # user row + 1, 0 when nobody's
         ("length", np.int32),
-    ]
+    ],
+    align=True,
 )
 
 

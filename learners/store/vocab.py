@@ -46,6 +46,11 @@ class Vocabulary:
         """Rows ever handed out: every row in use is below it."""
         return len(self.ids)
 
+    @property
+    def unused(self) -> list[int]:
+        """Rows below `used` that no id has."""
+        return self._free
+
     def row(self, name: str) -> int:
         """Return an id's row, -1 when unknown."""
         return self._rows.get(name, -1)
