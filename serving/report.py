@@ -58,7 +58,7 @@ def print_report(report: Report) -> None:
 
     console = Console()
     for part in _rendered(report):
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, str), highlight=False)
 
 
 def _rendered(report: Report) -> list[RenderableType]:

@@ -20,6 +20,7 @@ from learners.base import Batch, EngineConfig
 from learners.checkpoint import CheckpointStore
 from learners.engine import Engine
 from learners.errors import DataError, SettingsError
+from learners.warmup import warm_up
 from streams.datasets import Dataset, load_dataset
 from streams.decode import Gate
 from streams.lines import LINES_TOPIC, read_lines
@@ -179,6 +180,7 @@ def replay_log(
     store = CheckpointStore(checkpoint, settings.checkpoint_keep) if checkpoint else None
     if store is not None and store.load(engine) is None and store.problems:
         raise DataError("; ".join(store.problems) + f"; empty {checkpoint} to begin anew")
+    warm_up()  # so that the time per event is not that of compiling
     learnt, seconds = _learn(engine, source, stop_at, progress)
     if store is not None:
         store.write(store.capture(engine))
