@@ -33,6 +33,11 @@ def broker(as_json: AsJson = False) -> None:
     """Run the embedded broker until Ctrl-C: the Kafka protocol, in memory, no Java.
 
     The system chooses the port. Everything it holds is gone when it stops.
+
+    \b
+    Examples:
+      everlearn broker
+      everlearn broker --json
     """
     from streams.broker import EMBEDDED_LIMITS, EmbeddedBroker
 
@@ -54,6 +59,11 @@ def kafka(
     """Run a single Apache Kafka broker on 127.0.0.1 until Ctrl-C (needs Java and Maven).
 
     Maven fetches its jars at the first start (43 MB, into ~/.cache/everlearn).
+
+    \b
+    Examples:
+      everlearn kafka
+      everlearn kafka --port 19092 --data ~/kafka-data
     """
     from learners.errors import BrokerError
     from streams.apache import KAFKA_VERSION, ApacheKafka
@@ -72,6 +82,11 @@ def create(file: SettingsFile = None, broker: Broker = None, as_json: AsJson = F
     """Make the topics that are missing and say what differs in those that exist.
 
     Exit code 1 when a topic differs from the settings.
+
+    \b
+    Examples:
+      everlearn topics create
+      everlearn topics create --broker kafka:9092 --settings shop.toml --json
     """
     from streams.topics import create_topics
 
@@ -84,7 +99,13 @@ def create(file: SettingsFile = None, broker: Broker = None, as_json: AsJson = F
 
 @topics.command("list")
 def list_(file: SettingsFile = None, broker: Broker = None, as_json: AsJson = False) -> None:
-    """Show how each topic of the settings stands in Kafka; nothing is made."""
+    """Show how each topic of the settings stands in Kafka; nothing is made.
+
+    \b
+    Examples:
+      everlearn topics list
+      everlearn topics list --broker kafka:9092 --json
+    """
     from streams.topics import list_topics
 
     settings = _load(file, broker)
@@ -95,6 +116,11 @@ def doctor(file: SettingsFile = None, broker: Broker = None, as_json: AsJson = F
     """Look at everything a node needs and say in words what is missing or wrong.
 
     Exit code 1 when something fails.
+
+    \b
+    Examples:
+      everlearn doctor
+      EVERLEARN_BROKER=kafka:9092 everlearn doctor --json
     """
     from serving.doctor import examine
 
