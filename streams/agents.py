@@ -4,11 +4,11 @@ decodes a batch while the learner's thread works on the one before.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 from faust import App, Channel, StreamT
-from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from streams.flow import Decoded, Flow
@@ -37,7 +37,11 @@ class BatchChannel(Channel[Any]):
 
 
 def add_agents(
-    app: App, flow: Flow, fetches: BatchChannel, snapshots: str, keeper: Service
+    app: App,
+    flow: Flow,
+    fetches: BatchChannel,
+    snapshots: str,
+    fail: Callable[[Exception], Awaitable[None]],
 ) -> None:
     """Add the agents of a node to its app.
 
@@ -49,9 +53,8 @@ def add_agents(
         What the batch source fills.
     snapshots
         Topic on which snapshots of the deep model are announced.
-    keeper
-        The service that ends, with the reason, when an event cannot be learnt: to go on after an
-        error would leave it out.
+    fail
+        Told the reason when an event cannot be learnt; nothing is learnt after it.
     """
     batches = BatchChannel(app, maxsize=2)
 
@@ -62,7 +65,7 @@ def add_agents(
                 async for decoded in flow.decode(fetch):
                     await batches.queue.put(decoded)
             except Exception as error:
-                await keeper.crash(error)
+                await fail(error)
                 break
 
     @app.agent(batches, concurrency=1, name="everlearn.learn")
@@ -71,7 +74,7 @@ def add_agents(
             try:
                 await flow.learn(decoded)
             except Exception as error:
-                await keeper.crash(error)
+                await fail(error)
                 break
 
     @app.agent(app.topic(snapshots, value_type=bytes), concurrency=1, name="everlearn.snapshots")

@@ -27,8 +27,8 @@ APP_OPTIONS: dict[str, Any] = {
     "loghandlers": [],
     # Faust waits 20 minutes for a broker's answer unless told otherwise.
     "broker_request_timeout": 15.0,
-    "broker_session_timeout": 10.0,
-    "broker_heartbeat_interval": 3.0,
+    "broker_session_timeout": 6.0,
+    "broker_heartbeat_interval": 2.0,
     "broker_rebalance_timeout": 10.0,
     "broker_max_poll_interval": 60.0,
     "producer_request_timeout": 15.0,
@@ -57,7 +57,7 @@ def make_app(settings: Settings, learning: Learning | None = None) -> faust.App:
     fetches = BatchChannel(app, maxsize=2)
     source = BatchSource(settings, learning.engine, fetches.queue.put)
     flow = learning.begin(source)
-    add_agents(app, flow, fetches, settings.topics["snapshots"].name, learning)
+    add_agents(app, flow, fetches, settings.topics["snapshots"].name, learning.fail)
     app.add_dependency(source)
     return app
 

@@ -76,6 +76,7 @@ class Learning(Service):
         self.hooks: list[LearntHook] = [on_learnt] if on_learnt else []
         self.flow: Flow | None = None
         self.loaded = False
+        self.in_doubt = False
         self.last_checkpoint: float | None = None
         self.checkpoint_problems: list[str] = []
         self._saved_positions: dict[str, int] = {}
@@ -83,6 +84,7 @@ class Learning(Service):
         self._learner = ThreadPoolExecutor(1, "everlearn-learner")
         self._writer = ThreadPoolExecutor(1, "everlearn-checkpoint")
         self._moved = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._watchdog = Watchdog(settings.watchdog_seconds, self._signs_of_life)
         self._lock: TextIO | None = None
         super().__init__(**kwargs)
@@ -107,6 +109,11 @@ class Learning(Service):
             self.flow.close()
         await self.between_batches(lambda: None)
 
+    async def fail(self, error: Exception) -> None:
+        """End the service after an error on the way of an event: to go on would leave it out."""
+        self.in_doubt = True
+        await self.crash(error)
+
     async def between_batches(self, job: Callable[[], T]) -> T:
         """Run a job on the learner's thread, where nothing is being learnt meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self._learner, job)
@@ -126,8 +133,12 @@ class Learning(Service):
 
         Learning stands still while the state is copied, not while it is written.
         """
-        if self.engine.positions == self._saved_positions:
-            return None
+        async with self._writing:  # a capture's buffers serve the next one, too
+            if self.engine.positions == self._saved_positions:
+                return None
+            return await self._checkpoint()
+
+    async def _checkpoint(self) -> Path:
         started = time.perf_counter()
         capture = await self.between_batches(lambda: self.store.capture(self.engine))
         stopped = time.perf_counter() - started
@@ -167,11 +178,10 @@ class Learning(Service):
         self.loaded = True
 
     async def on_stop(self) -> None:
-        """Write a last checkpoint, unless an error has left the engine in doubt."""
+        """Write a last checkpoint, and end the threads."""
         self._watchdog.stop()
         await self.end()
-        if self.loaded and not self.crashed:
-            await self._try_checkpoint()
+        await self.save()
         self._learner.shutdown(wait=False)
         self._writer.shutdown(wait=False)
         await asyncio.to_thread(self.publisher.close, CLOSE_PUBLISHER_SECONDS)
@@ -183,10 +193,16 @@ class Learning(Service):
         while not self.should_stop:
             await self.sleep(self.settings.checkpoint_seconds)
             if not self.should_stop:
-                await self._try_checkpoint()
+                await self.save()
 
-    async def _try_checkpoint(self) -> None:
-        """Write a checkpoint; a full disk is told, and stops nobody from learning."""
+    async def save(self) -> None:
+        """Write a checkpoint if there is anything to save.
+
+        Not after an error in learning, which has left the engine in doubt. A full disk is told,
+        and stops nobody from learning.
+        """
+        if not self.loaded or self.in_doubt:
+            return
         try:
             await self.checkpoint()
         except CheckpointError as error:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +30,10 @@ log = structlog.get_logger("everlearn.node")
 READY_LAG = 5_000  # records behind with which a node still counts as up to date
 PROBE_SECONDS = 0.5
 REBUILD_SECONDS = 1.0
-STOP_APP_SECONDS = 5.0
+# An app that is just joining its group can only end when the group is complete: some seconds after
+# a start, when a former process was killed. A process that ends anyway need not wait for that.
+STOP_APP_SECONDS = 8.0
+LEAVE_APP_SECONDS = 1.0
 STOP_SECONDS = 14.0
 # How long a thread may keep the interpreter from the others: the loop's answers go first.
 SWITCH_SECONDS = 0.0005
@@ -66,6 +70,7 @@ class NodeRuntime(Service):
         self.publisher = self.learning.publisher
         self.app: faust.App | None = None
         self.broker_problem = ""
+        self.stop_app_seconds = STOP_APP_SECONDS
         super().__init__(**kwargs)
         for service in (self.learning, *services):
             self.add_dependency(service)
@@ -113,6 +118,9 @@ class NodeRuntime(Service):
 
     async def on_stop(self) -> None:
         """Stop learning and write the last checkpoint first; services stop afterwards."""
+        if self.learning.flow is not None:
+            self.learning.flow.close()
+            await self.learning.save()
         await self._stop_app()
         await self.learning.stop()
 
@@ -156,9 +164,12 @@ class NodeRuntime(Service):
             return
         if self.learning.flow is not None:
             self.learning.flow.close()
-        try:
-            await asyncio.wait_for(app.stop(), STOP_APP_SECONDS)
-        except Exception as error:
+            await self.learning.flow.source.stop()
+        stopping = asyncio.ensure_future(app.stop())
+        done, _ = await asyncio.wait({stopping}, timeout=self.stop_app_seconds)
+        if not done:
+            stopping.cancel()
+        elif error := stopping.exception():
             log.warning("the app did not stop in order", problem=repr(error))
         await self.learning.end()
 
@@ -216,35 +227,43 @@ def run_node(
 
     configure_logs()
     sys.setswitchinterval(SWITCH_SECONDS)
+    told = asyncio.Event()
+    deadline = threading.Timer(STOP_SECONDS, _end_now)
+    deadline.daemon = True
+
+    def stop() -> None:
+        if not told.is_set():
+            told.set()
+            deadline.start()
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run_until_told(settings, services))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            runner.get_loop().add_signal_handler(number, stop)
+        code = runner.run(_run_until_told(settings, services, told))
+    deadline.cancel()
+    return code
 
 
 async def _run_until_told(
-    settings: Settings, services: Callable[[NodeRuntime], Sequence[Service]]
+    settings: Settings, services: Callable[[NodeRuntime], Sequence[Service]], told: asyncio.Event
 ) -> int:
     runtime = NodeRuntime(settings)
+    runtime.stop_app_seconds = LEAVE_APP_SECONDS
     for service in services(runtime):
         runtime.add_dependency(service)
-    told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
     log.info("node starts", node=settings.node_name, broker=settings.broker)
     try:
         await runtime.start()
         await runtime.wait(told.wait())
     finally:
-        await _stop(runtime)
+        started = time.monotonic()
+        await runtime.stop()
+        log.info("node stopped", seconds=round(time.monotonic() - started, 2))
     if isinstance(runtime.crash_reason, EverlearnError):
         raise runtime.crash_reason
     return 1 if runtime.crash_reason else 0
 
 
-async def _stop(runtime: NodeRuntime) -> None:
-    started = time.monotonic()
-    try:
-        await asyncio.wait_for(runtime.stop(), STOP_SECONDS)
-    except TimeoutError:
-        log.error("the node did not stop in time: it ends now", seconds=STOP_SECONDS)
-        os._exit(1)
-    log.info("node stopped", seconds=round(time.monotonic() - started, 2))
+def _end_now() -> None:
+    log.error("the node did not stop in time: it ends now", seconds=STOP_SECONDS)
+    os._exit(1)

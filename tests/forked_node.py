@@ -128,9 +128,15 @@ class ForkedNode:
         """Wait until the process reads from Kafka."""
         self.until(lambda: bool(self._since_start("reading")), "reading")
 
-    def _since_start(self, event: str) -> list[dict[str, Any]]:
+    @property
+    def pid(self) -> int:
+        """The process's id."""
         assert self.process is not None
-        return [e for e in self.entries(event) if e["process"] == self.process.pid]
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def _since_start(self, event: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.entries(event) if entry["process"] == self.pid]
 
     def until(
         self, condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS
