@@ -122,6 +122,15 @@ def test_every_route_is_in_the_api_page() -> None:
     assert not missing(routes, API)
 
 
+def test_every_code_of_a_failure_is_in_the_api_page() -> None:
+    from serving.web.errors import CODES
+
+    source = "".join(text_of(path) for path in (ROOT / "serving").rglob("*.py"))
+    own = set(re.findall(r'\bcode="(\w+)"', source))
+    assert own >= {"unknown_user", "not_acknowledged"}
+    assert not missing(own | set(CODES.values()), API)
+
+
 def test_every_metric_is_in_the_operations_page() -> None:
     from learners.base import EngineConfig
     from learners.engine import Engine
