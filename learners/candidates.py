@@ -221,14 +221,15 @@ def gather(models: Models, work: Workspace, asked: Asked) -> int:
         for place in range(POPULAR):
             if top[life, place] > 0:
                 touched = _touch(slot, items, column, touched, top[life, place] - 1)
-    largest, total = work.largest, work.total
-    largest[:] = 0.0
-    total[:] = 0.0
     for i in range(touched):
         slot[items[i]] = 0
-        for c in range(COLUMNS):
-            total[c] += column[i, c]
-            largest[c] = max(largest[c], column[i, c])
+    for c in range(COLUMNS):
+        total = largest = 0.0
+        for i in range(touched):
+            total += column[i, c]
+            largest = max(largest, column[i, c])
+        work.total[c] = total
+        work.largest[c] = largest
     return touched
 
 
