@@ -17,7 +17,7 @@ from benchmarks.rows import ROOT
 from learners.errors import EverlearnError
 from serving.child import clean_environment
 
-__all__ = ["Part", "cpu_seconds", "end_with_parent", "job_of", "run_part"]
+__all__ = ["Part", "busy_seconds", "cpu_seconds", "end_with_parent", "job_of", "run_part"]
 
 STOP_SECONDS = 20.0
 TAIL_BYTES = 3000
@@ -140,6 +140,17 @@ def cpu_seconds(pid: int) -> float:
         parents[int(path.parent.name)] = int(fields[1])
         spent[int(path.parent.name)] = int(fields[11]) + int(fields[12])
     return sum(ticks for each, ticks in spent.items() if _descends(each, pid, parents)) / tick
+
+
+def busy_seconds() -> float:
+    """CPU time of everything on this machine; 0 where the system tells nothing."""
+    try:
+        fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _iowait, interrupt, soft_interrupt, stolen = map(int, fields)
+    busy = user + nice + system + interrupt + soft_interrupt + stolen
+    return busy / os.sysconf("SC_CLK_TCK")
 
 
 def _descends(process: int, ancestor: int, parents: Mapping[int, int]) -> bool:
