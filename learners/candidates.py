@@ -172,7 +172,7 @@ def _gather_transitions(
     slot, items, column, query = work.slot, work.item, work.column, work.query
     forward, backward = state.forward.entry, state.backward.entry
     forward_row, backward_row = state.forward.rows.row, state.backward.rows.row
-    slow_life, fast_life = state.half_life[0], state.half_life[1]
+    half_life = state.half_life
     found = 0
     for i in range(asked.items):
         x = query[i]
@@ -186,12 +186,10 @@ def _gather_transitions(
         found += 1
         nearness = 1.0 / (1.0 + i)
         head = forward_row[x]
-        age = max(asked.now - head.touched, 0.0)
-        decay = (2.0 ** (-age / slow_life), 2.0 ** (-age / fast_life))
+        decay = transitions.decay(half_life, asked.now - head.time)
         touched = _gather_forward(forward, head, nearness, decay, slot, items, column, touched)
         head = backward_row[x]
-        age = max(asked.now - head.touched, 0.0)
-        weight = nearness * 2.0 ** (-age / slow_life)
+        weight = nearness * transitions.decay(half_life, asked.now - head.time)[0]
         touched = _gather_backward(backward, head, weight, slot, items, column, touched)
     return touched
 

@@ -114,8 +114,8 @@ class Engine:
         memory = self.memory
         while len(named):
             acts = batch.kind[named] <= PURCHASE
-            items = [batch.item[i] for i in named]
-            users = [batch.user[i] for i in named[acts]]
+            items = _take(batch.item, named)
+            users = _take(batch.user, named[acts])
             reach = memory.items.room(items)
             if (most_acts := memory.users.room(users)) < len(users):
                 reach = min(reach, int(np.flatnonzero(acts)[most_acts]))
@@ -130,8 +130,8 @@ class Engine:
         batch: Batch,
         places: NDArray[np.int64],
         acts: NDArray[np.bool_],
-        items: list[str],
-        users: list[str],
+        items: Sequence[str],
+        users: Sequence[str],
     ) -> None:
         memory = self.memory
         count = memory.events + np.cumsum(acts)
@@ -144,7 +144,7 @@ class Engine:
             return
         user_rows = memory.users.assign(users[: len(acting)])
         memory.users.last_seen[user_rows] = count[acts]
-        sessions = [batch.session[i] for i in acting]
+        sessions = _take(batch.session, acting)
         sampled = batch.event_hash[acting] % np.uint64(self.config.evaluate_one_in) == 0
         events = Events(
             user_rows,
@@ -312,6 +312,13 @@ class Engine:
         Positions and ledger are left out: the same events from another log give the same answers.
         """
         return fingerprint_of(self.state())
+
+
+def _take(column: Sequence[str], places: NDArray[np.int64]) -> Sequence[str]:
+    """Return some places of a column, in order; nearly always one run of it."""
+    if len(places) and places[-1] - places[0] == len(places) - 1:
+        return column[places[0] : places[-1] + 1]
+    return [column[place] for place in places]
 
 
 def fingerprint_of(state: Mapping[str, NDArray[np.generic]]) -> str:

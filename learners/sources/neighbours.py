@@ -51,10 +51,11 @@ _BEFORE_WEIGHT = np.exp(-np.arange(SESSION_LENGTH) / BEFORE_SCALE)
 class Scratch(NamedTuple):
     """Working memory of one query; zero between queries."""
 
-    place: NDArray[np.int32]  # (items,) 1 + distance from the end of a query item
-    similarity: NDArray[np.float64]  # (sessions,)
-    found: NDArray[np.int64]  # (n,) slots of the sessions met
-    value: NDArray[np.float64]  # (n,) copies for the selection
+    place: NDArray[np.uint8]  # (items,) 1 + distance from the end of a query item
+    similarity: NDArray[np.float32]  # (sessions,)
+    found: NDArray[np.int32]  # (n,) slots of the sessions met
+    value: NDArray[np.float64]  # (n,) their similarities
+    chosen: NDArray[np.float64]  # (n,) copies for the selection
     slot: NDArray[np.int32]  # (items,) 1 + place among the items voted for
     item: NDArray[np.int32]  # (MOST_VOTES,) the items voted for
     vote: NDArray[np.float64]  # (MOST_VOTES,)
@@ -64,9 +65,10 @@ def make_scratch(items: int, sessions: int, slots_a_row: int) -> Scratch:
     """Return working memory for queries."""
     found = QUERY_ITEMS * slots_a_row
     return Scratch(
-        np.zeros(items, np.int32),
-        np.zeros(sessions),
-        np.zeros(found, np.int64),
+        np.zeros(items, np.uint8),
+        np.zeros(sessions, np.float32),
+        np.zeros(found, np.int32),
+        np.zeros(found),
         np.zeros(found),
         np.zeros(items, np.int32),
         np.zeros(MOST_VOTES, np.int32),
@@ -118,19 +120,19 @@ def _find(
 @jit
 def _choose(sessions: Sessions, k: int, scratch: Scratch, found: int) -> int:
     """Weigh the sessions met by length and age and keep the k most similar, first in `found`."""
-    heads, similarity, met, value = sessions.head, scratch.similarity, scratch.found, scratch.value
+    heads, similarity, met = sessions.head, scratch.similarity, scratch.found
+    value, chosen = scratch.value, scratch.chosen
     for i in range(found):
         slot = met[i]
-        similarity[slot] *= heads[slot].weight
-        value[i] = similarity[slot]
+        value[i] = similarity[slot] * heads[slot].weight
+        chosen[i] = value[i]
+        similarity[slot] = 0.0
     least = kth_largest(value, found, k) if found > k else 0.0
     kept = 0
     for i in range(found):
-        slot = met[i]
-        score = similarity[slot]
-        similarity[slot] = 0.0
+        score = chosen[i]
         if kept < k and score >= least and score > 0.0:
-            met[kept] = slot
+            met[kept] = met[i]
             value[kept] = score
             kept += 1
     return kept

@@ -1,9 +1,10 @@
 r"""What follows what: item to item, forward and backward, weighted by distance, at two half-lives.
 
-On event y in a session, each earlier item x at distance d of at most `history.CONTEXT` adds
-:math:`1/d` to F[x][y] and to B[y][x]. A row is decayed to the time of its own last event
-whenever it is touched, so no sum is ever rebased and a straggler is merely worth less. A full
-row gives up its smallest slow weight.
+On event y at time t in a session, each earlier item x at distance d of at most `history.CONTEXT`
+adds :math:`2^{(t-r)/h}/d` to F[x][y] and to B[y][x], with r the row's own reference time; read at
+time t, a weight counts :math:`2^{-(t-r)/h}`. So nothing is decayed until r is so long ago that a
+sum might overflow, and then one row only; a straggler is merely worth less. A full row gives up its
+smallest slow weight.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ __all__ = [
     "Table",
     "Transitions",
     "TransitionsState",
+    "decay",
     "learn_one",
     "make_transitions",
 ]
 
 QUERY_ITEMS = 10  # distinct items of a query that are looked up
 BACKWARD_SHARE = 0.5  # of a backward weight, where one score is wanted
+REBASE_AFTER = 60.0  # half-lives; 2^60 is far from the largest float32
 
 
 ENTRY = np.dtype([("item", np.int32), ("slow", np.float32), ("fast", np.float32)], align=True)
 
 
 class Table(NamedTuple):
-    """Sparse rows of entries; rows are items, `touched` is the time a row's weights stand at."""
+    """Sparse rows of entries; rows are items, `time` of a row is its reference r."""
 
     rows: Rows
     entry: Records  # (slots,) ENTRY
@@ -69,20 +72,31 @@ def make_transitions(
 
 
 @jit
-def _decay_row(table: Table, row: int, time: float, half_life: NDArray[np.float64]) -> None:
-    entry = table.entry
+def decay(half_life: NDArray[np.float64], age: float) -> tuple[float, float]:
+    """Return what slow and fast weights count after `age` seconds; below 0, the inverse."""
+    slow = min(max(-age / half_life[0], -1000.0), 1000.0)
+    fast = min(max(-age / half_life[1], -1000.0), 1000.0)
+    return 2.0**slow, 2.0**fast
+
+
+@jit
+def _weights(
+    table: Table, row: int, time: float, half_life: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Return what an event at `time` adds to a row's slow and fast weights."""
     head = table.rows.row[row]
-    elapsed = time - head.touched
-    if elapsed <= 0.0:
-        return
-    head.touched = time
     if head.held == 0:
-        return
-    slow = np.float32(2.0 ** (-elapsed / half_life[0]))
-    fast = np.float32(2.0 ** (-elapsed / half_life[1]))
-    for slot in range(head.start, head.start + head.held):
-        entry[slot].slow *= slow
-        entry[slot].fast *= fast
+        head.time = time
+    age = time - head.time
+    if age > REBASE_AFTER * half_life[1]:
+        entry = table.entry
+        slow, fast = decay(half_life, age)
+        for slot in range(head.start, head.start + head.held):
+            entry[slot].slow *= np.float32(slow)
+            entry[slot].fast *= np.float32(fast)
+        head.time = time
+        age = 0.0
+    return decay(half_life, -age)
 
 
 @jit
@@ -111,28 +125,14 @@ def _free_slot(table: Table, row: int, most: int) -> int:
 
 
 @jit
-def _add(
-    table: Table,
-    row: int,
-    item: int,
-    weight: float,
-    time: float,
-    half_life: NDArray[np.float64],
-    most: int,
-) -> None:
-    """Add to one entry of a row, the weight decayed to the row's time if the event is late."""
+def _add(table: Table, row: int, item: int, slow: float, fast: float, most: int) -> None:
+    """Add to one entry of a row."""
     entry = table.entry
     head = table.rows.row[row]
-    late = max(head.touched - time, 0.0)
-    slow = np.float32(weight)
-    fast = np.float32(weight)
-    if late > 0.0:
-        slow *= np.float32(2.0 ** (-late / half_life[0]))
-        fast *= np.float32(2.0 ** (-late / half_life[1]))
     for slot in range(head.start, head.start + head.held):
         if entry[slot].item == item:
-            entry[slot].slow += slow
-            entry[slot].fast += fast
+            entry[slot].slow += np.float32(slow)
+            entry[slot].fast += np.float32(fast)
             return
     slot = _free_slot(table, row, most)
     if slot >= 0:
@@ -147,16 +147,17 @@ def learn_one(
 ) -> None:
     """Learn that `item` followed the `n` items of `context` (most recent first) in its session."""
     most = state.most[0]
-    if n > 0:
-        _decay_row(state.backward, item, time, state.half_life)
+    back_slow, back_fast = 0.0, 0.0
     for i in range(n):
         other = context[i]
         if other < 0 or other == item:
             continue
-        weight = 1.0 / (i + 1)
-        _decay_row(state.forward, other, time, state.half_life)
-        _add(state.forward, other, item, weight, time, state.half_life, most)
-        _add(state.backward, item, other, weight, time, state.half_life, most)
+        if back_slow == 0.0:
+            back_slow, back_fast = _weights(state.backward, item, time, state.half_life)
+        slow, fast = _weights(state.forward, other, time, state.half_life)
+        near = 1.0 / (i + 1)
+        _add(state.forward, other, item, near * slow, near * fast, most)
+        _add(state.backward, item, other, near * back_slow, near * back_fast, most)
 
 
 @jit
@@ -183,8 +184,8 @@ def _score(
         found += 1
         for table, share in ((state.forward, 1.0), (state.backward, BACKWARD_SHARE)):
             head, entry = table.rows.row[x], table.entry
-            age = max(now - head.touched, 0.0) / state.half_life[0]
-            weight = share * 2.0**-age / (1.0 + i)
+            slow, _ = decay(state.half_life, now - head.time)
+            weight = share * slow / (1.0 + i)
             for slot in range(head.start, head.start + head.held):
                 if entry[slot].item < len(out):
                     out[entry[slot].item] += weight * entry[slot].slow
@@ -240,7 +241,7 @@ class Transitions(Source):
     def state(self) -> dict[str, NDArray[np.generic]]:
         state: dict[str, NDArray[np.generic]] = {}
         for name, table in self._tables():
-            used = np.flatnonzero(table.rows.row["touched"])
+            used = np.flatnonzero(table.rows.row["room"])
             n = int(used[-1]) + 1 if len(used) else 0
             state[f"{name}.row"] = table.rows.row[:n]
             state[f"{name}.entry"] = table.entry[: int(table.rows.top[0])]

@@ -26,9 +26,9 @@ ROW = np.dtype(
     [
         ("start", np.int64),  # first slot of the block
         ("held", np.int64),  # entries ever appended (a ring) or held (a list)
-        ("touched", np.float64),  # for the row's user: a time in seconds
+        ("time", np.float64),  # for the rows' owner: a time in seconds
         ("room", np.int32),  # slots of the block
-        ("met", np.int32),  # for the row's user: a count
+        ("met", np.int32),  # for the rows' owner: a count
     ],
     align=True,
 )
@@ -98,7 +98,7 @@ def release(rows: Rows, link: NDArray[np.int32], row: int) -> None:
     rows.row[row].room = 0
     rows.row[row].held = 0
     rows.row[row].met = 0
-    rows.row[row].touched = 0.0
+    rows.row[row].time = 0.0
 
 
 def refill(mine: NDArray[Any], stored: NDArray[Any]) -> None:
