@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 import structlog
 from mode import Service
+from mode.threads import ServiceThread
 
 from learners.engine import Engine
 from learners.errors import EventsLostError, EverlearnError
@@ -30,10 +31,7 @@ log = structlog.get_logger("everlearn.node")
 READY_LAG = 5_000  # records behind with which a node still counts as up to date
 PROBE_SECONDS = 0.5
 REBUILD_SECONDS = 1.0
-# An app that is just joining its group can only end when the group is complete: some seconds after
-# a start, when a former process was killed. A process that ends anyway need not wait for that.
-STOP_APP_SECONDS = 8.0
-LEAVE_APP_SECONDS = 1.0
+PATIENT_SECONDS = 8.0
 STOP_SECONDS = 14.0
 # How long a thread may keep the interpreter from the others: the loop's answers go first.
 SWITCH_SECONDS = 0.0005
@@ -68,9 +66,10 @@ class NodeRuntime(Service):
         self.learning = Learning(settings, engine)
         self.engine = self.learning.engine
         self.publisher = self.learning.publisher
-        self.app: faust.App | None = None
+        self.app: RunningApp | None = None
         self.broker_problem = ""
-        self.stop_app_seconds = STOP_APP_SECONDS
+        self.patient = True
+        self.in_order = True
         super().__init__(**kwargs)
         for service in (self.learning, *services):
             self.add_dependency(service)
@@ -130,8 +129,8 @@ class NodeRuntime(Service):
             await self._wait_for_broker()
             if self.should_stop:
                 return
-            self.app = make_app(self.settings, self.learning)
-            reason = await self._run(self.app)
+            self.app = RunningApp(make_app(self.settings, self.learning))
+            reason = await self.app.until_ended()
             await self._stop_app()
             if self.should_stop:
                 return
@@ -141,22 +140,6 @@ class NodeRuntime(Service):
             log.warning("the app ended and is built anew", reason=repr(reason))
             await self.sleep(REBUILD_SECONDS)
 
-    async def _run(self, app: faust.App) -> BaseException | None:
-        """Run an app until it ends; return why."""
-        starting = asyncio.ensure_future(app.start())
-        ended = asyncio.ensure_future(app.wait_until_stopped())
-        try:
-            await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if starting.done() and starting.exception() is None:
-                await ended
-            failed = starting.exception() if starting.done() else None
-            return app.crash_reason or failed
-        finally:
-            for task in (starting, ended):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
-
     async def _stop_app(self) -> None:
         """Stop the app, not longer than it may take, and wait for the batch being learnt."""
         app, self.app = self.app, None
@@ -165,12 +148,7 @@ class NodeRuntime(Service):
         if self.learning.flow is not None:
             self.learning.flow.close()
             await self.learning.flow.source.stop()
-        stopping = asyncio.ensure_future(app.stop())
-        done, _ = await asyncio.wait({stopping}, timeout=self.stop_app_seconds)
-        if not done:
-            stopping.cancel()
-        elif error := stopping.exception():
-            log.warning("the app did not stop in order", problem=repr(error))
+        self.in_order &= await app.stop(patient=self.patient)
         await self.learning.end()
 
     async def _wait_for_broker(self) -> None:
@@ -187,6 +165,55 @@ class NodeRuntime(Service):
             if not problem:
                 return
             await self.sleep(PROBE_SECONDS)
+
+
+class RunningApp:
+    """A Faust app from its start to its end, in a loop that outlives it."""
+
+    def __init__(self, app: faust.App) -> None:
+        self.app = app
+        self._starting = asyncio.ensure_future(app.start())
+
+    async def until_ended(self) -> BaseException | None:
+        """Wait until the app has stopped or failed, while it starts or later; return why."""
+        ended = asyncio.ensure_future(self.app.wait_until_stopped())
+        await asyncio.wait({self._starting, ended}, return_when=asyncio.FIRST_COMPLETED)
+        failed = self._starting.exception() if self._starting.done() else None
+        if failed is None:
+            await ended
+        ended.cancel()
+        return self.app.crash_reason or failed
+
+    async def stop(self, *, patient: bool) -> bool:
+        """Stop the app, and tell whether all of it has ended.
+
+        A patient caller lets it finish its start first, or it leaves connections open. An app that
+        joins its group can only end when the group is complete: some seconds after a start, when a
+        former process was killed. A process that ends anyway need not wait for that.
+        """
+        if patient:
+            await asyncio.wait({self._starting}, timeout=PATIENT_SECONDS)
+        stopping = asyncio.ensure_future(self.app.stop())
+        await asyncio.wait({stopping}, timeout=PATIENT_SECONDS if patient else 1.0)
+        in_order = self._starting.done() and stopping.done()
+        for task in (self._starting, stopping):
+            if not task.done():
+                task.cancel()
+            elif not task.cancelled() and (error := task.exception()):
+                log.warning("the app did not stop in order", problem=repr(error))
+        close_loops(self.app)
+        return in_order
+
+
+def close_loops(app: faust.App) -> None:
+    """Close the loops of an app's threads that it failed to start.
+
+    Nobody else does, and a broker that keeps on failing would use up the process's files.
+    """
+    for node in app.beacon.traverse():
+        service = getattr(node, "data", None)
+        if isinstance(service, ServiceThread) and not service.started:
+            service.thread_loop.close()
 
 
 async def probe(broker: str) -> str:
@@ -236,19 +263,32 @@ def run_node(
             told.set()
             deadline.start()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            runner.get_loop().add_signal_handler(number, stop)
-        code = runner.run(_run_until_told(settings, services, told))
-    deadline.cancel()
-    return code
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        runner.get_loop().add_signal_handler(number, stop)
+    outcome = runner.run(_run_until_told(settings, services, told))
+    if outcome.in_order:
+        runner.close()
+        deadline.cancel()
+    else:  # nobody waits for what is left, nor wants to hear of it
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if isinstance(outcome.error, EverlearnError):
+        raise outcome.error
+    return 1 if outcome.error else 0
+
+
+class Outcome(NamedTuple):
+    """How a node ended: why, if by itself, and whether everything in its loop has ended."""
+
+    error: BaseException | None
+    in_order: bool
 
 
 async def _run_until_told(
     settings: Settings, services: Callable[[NodeRuntime], Sequence[Service]], told: asyncio.Event
-) -> int:
+) -> Outcome:
     runtime = NodeRuntime(settings)
-    runtime.stop_app_seconds = LEAVE_APP_SECONDS
+    runtime.patient = False
     for service in services(runtime):
         runtime.add_dependency(service)
     log.info("node starts", node=settings.node_name, broker=settings.broker)
@@ -259,9 +299,7 @@ async def _run_until_told(
         started = time.monotonic()
         await runtime.stop()
         log.info("node stopped", seconds=round(time.monotonic() - started, 2))
-    if isinstance(runtime.crash_reason, EverlearnError):
-        raise runtime.crash_reason
-    return 1 if runtime.crash_reason else 0
+    return Outcome(runtime.crash_reason, runtime.in_order)
 
 
 def _end_now() -> None:

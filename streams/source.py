@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError  # type: ignore[import-untyped]
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from mode import Service
 
-from learners.errors import EventsLostError
+from streams.kafka_log import check_stands, find_partitions, open_consumer, readable_end
 from streams.order import KafkaRecord, MergeBuffer, TopicPart, label
-from streams.security import aiokafka_options
 from streams.settings import Settings
 
 __all__ = ["BatchSource", "Fetch", "Progress"]
@@ -26,24 +26,12 @@ __all__ = ["BatchSource", "Fetch", "Progress"]
 log = structlog.get_logger("everlearn.source")
 
 POLL_MILLISECONDS = 200
-REQUEST_MILLISECONDS = 10_000
 WATCH_SECONDS = 1.0
 GONE_SECONDS = 3.0  # an answer that takes longer than this counts as none
 RETRY_SECONDS = 0.5
 DISCOVER_SECONDS = 5.0
 REOPEN_SECONDS = 30.0
-FETCH_BYTES = 512 * 1024  # per partition and fetch: a fetch is thrown away when a partition pauses
-CONSUMER_OPTIONS: Mapping[str, Any] = {
-    "group_id": None,
-    "enable_auto_commit": False,
-    "auto_offset_reset": "none",
-    "isolation_level": "read_committed",
-    # How long an idle fetch may keep a partition waiting that was paused when it was sent.
-    "fetch_max_wait_ms": 100,
-    "max_partition_fetch_bytes": FETCH_BYTES,
-    "request_timeout_ms": REQUEST_MILLISECONDS,
-    "retry_backoff_ms": 100,
-}
+STOP_SECONDS = 1.0
 
 
 class Progress(Protocol):
@@ -106,6 +94,7 @@ class BatchSource(Service):
         self.unreachable_since = time.monotonic()
         self.problem = "not connected yet"
         self._consumer: AIOKafkaConsumer | None = None
+        self._finished = asyncio.Event()
         super().__init__(**kwargs)
 
     @property
@@ -134,6 +123,14 @@ class BatchSource(Service):
                     await self.sleep(RETRY_SECONDS)
         finally:
             await self._close()
+            self._finished.set()
+
+    async def on_stop(self) -> None:
+        """Let reading come to its end: a client that is cancelled leaves connections behind."""
+        if not self.started:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._finished.wait(), STOP_SECONDS)
 
     async def _turn(self) -> None:
         """Read once, and hand on what is now in order."""
@@ -148,7 +145,7 @@ class BatchSource(Service):
         for tp, records in fetched.items():
             part = (tp.topic, tp.partition)
             self.next_offsets[part] = records[-1].offset + 1
-            self.ends[part] = max(self.ends[part], _end(consumer, tp))
+            self.ends[part] = max(self.ends[part], readable_end(consumer, tp))
             self.buffer.add(part, records)
         if not fetched:
             await self._skip_unseen(consumer)
@@ -191,7 +188,7 @@ class BatchSource(Service):
         if self._consumer is not None and self._unreachable_seconds() > REOPEN_SECONDS:
             await self._close()
         if self._consumer is None:
-            self._consumer = await self._open()
+            self._consumer = await open_consumer(self.settings)
             self._assign(self._consumer)
         while not self.found and not self.should_stop:
             await self._look(self._consumer)
@@ -199,21 +196,6 @@ class BatchSource(Service):
         if new := self.found - self.next_offsets.keys():
             await self._extend(self._consumer, sorted(new))
         return self._consumer
-
-    async def _open(self) -> AIOKafkaConsumer:
-        options = {**CONSUMER_OPTIONS, **aiokafka_options(self.settings)}
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.settings.broker,
-            client_id=f"everlearn-{self.settings.node_name}-source",
-            **options,
-        )
-        try:
-            async with asyncio.timeout(REQUEST_MILLISECONDS / 1000):
-                await consumer.start()
-        except BaseException:
-            await consumer.stop()
-            raise
-        return consumer
 
     async def _close(self) -> None:
         if self._consumer is not None:
@@ -228,9 +210,7 @@ class BatchSource(Service):
             for part in parts
             if label(*part) in self.progress.positions
         }
-        starts, ends = await self._checked(consumer, {part: stands.get(part) for part in parts})
-        self.next_offsets |= starts
-        self.ends |= ends
+        starts = await self._checked(consumer, {part: stands.get(part) for part in parts})
         self._assign(consumer)
         log.info("reading", partitions={label(*p): at for p, at in sorted(starts.items())})
 
@@ -239,10 +219,7 @@ class BatchSource(Service):
     ) -> None:
         """Check partitions whose next offset Kafka no longer has."""
         wanted = {(tp.topic, tp.partition): offset for tp, offset in offsets.items()}
-        starts, ends = await self._checked(consumer, wanted)
-        self.next_offsets |= starts
-        self.ends |= ends
-        for part, offset in starts.items():
+        for part, offset in (await self._checked(consumer, wanted)).items():
             consumer.seek(TopicPartition(*part), offset)
 
     def _assign(self, consumer: AIOKafkaConsumer) -> None:
@@ -254,30 +231,15 @@ class BatchSource(Service):
 
     async def _checked(
         self, consumer: AIOKafkaConsumer, stands: Mapping[TopicPart, int | None]
-    ) -> tuple[dict[TopicPart, int], dict[TopicPart, int]]:
-        """Return where to start and the end of each partition, after checking what Kafka holds."""
-        tps = [TopicPartition(*part) for part in stands]
-        await consumer._client.set_topics({tp.topic for tp in tps} | self._topics_read())
-        begins = await consumer.beginning_offsets(tps)
-        ends = await consumer.end_offsets(tps)
-        starts: dict[TopicPart, int] = {}
-        problems: list[str] = []
-        lost = 0
-        for (part, stand), tp in zip(stands.items(), tps, strict=True):
-            begin, end = begins[tp], ends[tp]
-            starts[part] = begin if stand is None else min(max(stand, begin), end)
-            if stand is not None and starts[part] != stand:
-                lost += abs(starts[part] - stand)
-                problems.append(_loss(part, stand, begin, end))
-        if problems and not self.settings.accept_loss:
-            raise EventsLostError(
-                f"{'; '.join(problems)}. Start from an empty state_dir to learn what Kafka still "
-                "has, or go on without the lost events with EVERLEARN_ACCEPT_LOSS=true"
-            )
-        if problems:
-            log.warning("events lost, as accept_loss allows", lost=lost, problems=problems)
-            self.lost += lost
-        return starts, {(tp.topic, tp.partition): ends[tp] for tp in tps}
+    ) -> dict[TopicPart, int]:
+        """Note where to read partitions from, and their ends; return the former."""
+        checked = await check_stands(consumer, stands, accept_loss=self.settings.accept_loss)
+        if checked.losses:
+            log.warning("events lost, as accept_loss allows", losses=checked.losses)
+        self.lost += checked.lost
+        self.next_offsets |= checked.starts
+        self.ends |= checked.ends
+        return checked.starts
 
     @Service.task
     async def _watch(self) -> None:
@@ -299,13 +261,7 @@ class BatchSource(Service):
                 self._unreached(error)
 
     async def _look(self, consumer: AIOKafkaConsumer) -> None:
-        """Find the partitions of our topics; asking for them by name would create topics."""
-        cluster = await consumer._client.fetch_all_metadata()
-        self.found |= {
-            (topic, partition)
-            for topic in self.topics
-            for partition in cluster.partitions_for_topic(topic) or ()
-        }
+        self.found |= await find_partitions(consumer, self.topics)
         self._reached()
 
     async def _ask_ends(self, consumer: AIOKafkaConsumer) -> None:
@@ -332,21 +288,3 @@ class BatchSource(Service):
 
     def _unreachable_seconds(self) -> float:
         return 0.0 if self.connected else time.monotonic() - self.unreachable_since
-
-
-def _end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
-    """Return the offset up to which a partition can be read, as the last fetch told."""
-    stable, high = consumer.last_stable_offset(tp), consumer.highwater(tp)
-    return int(stable if stable is not None and stable >= 0 else high or 0)
-
-
-def _loss(part: TopicPart, stand: int, begin: int, end: int) -> str:
-    if stand < begin:
-        return (
-            f"Kafka has dropped {begin - stand} events of {label(*part)} that are not learnt yet "
-            f"(offsets {stand} to {begin - 1}; its retention is too short)"
-        )
-    return (
-        f"{stand - end} events of {label(*part)} that were learnt are gone from Kafka (it ends at "
-        f"{end}, {stand} comes next): the topic was made anew, or its broker lost data"
-    )

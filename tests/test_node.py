@@ -118,15 +118,20 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     second = publish(embedded_broker, 1000, seed=1)
     node.until_learnt(second.books.ends)
     node.kill()
-    newest = max(folder for folder in node.state_dir.iterdir() if folder.name.isdigit())
+    newest = max(checkpoints(node))
     damage(newest / "state.safetensors", harm)
 
     node.start().until_reading()
+    node.until(lambda: max(checkpoints(node)) > newest, "a checkpoint after the damaged one")
     node.until_learnt(second.books.ends)
     assert node.stop() == 0
     (refusal,) = node.entries("checkpoint refused")
     assert str(newest) in refusal["problem"]
     assert node.manifest()["events"] == 2000
+
+
+def checkpoints(node: ForkedNode) -> list[Path]:
+    return [folder for folder in node.state_dir.iterdir() if folder.name.isdigit()]
 
 
 def damage(file: Path, harm: str) -> None:
@@ -287,7 +292,7 @@ def test_an_app_that_fails_is_built_anew_and_nothing_is_lost_or_repeated(
                 await until(lambda: runtime.engine.report()["events"] > 0)
                 app = runtime.app
                 assert app is not None
-                await app.crash(ConnectionError("the broker's clients gave up"))
+                await app.app.crash(ConnectionError("the broker's clients gave up"))
                 await until(lambda app=app: runtime.app not in (None, app))
         await runtime.learnt(last_offsets(traffic))
         return runtime.engine.ledger()
