@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from learners.base import Batch
 from learners.errors import DeliveryError
-from streams.order import KafkaRecord
+from streams.order import KafkaRecord, label
 from streams.source import BatchSource, Fetch, Progress
+from streams.unreadable import Unreadable, rejection
 
 if TYPE_CHECKING:
     from streams.decode import Rejected
@@ -121,7 +122,7 @@ class Flow:
         lost = fetch.lost
         for start in range(0, len(fetch.records), SLICE_RECORDS):
             records = fetch.records[start : start + SLICE_RECORDS]
-            batch, rejected = self._gate.decode(records, self._watermarks)
+            batch, rejected = self._decode(records)
             self._watermarks.update(batch.watermarks)
             if lost:
                 batch, lost = replace(batch, rejected={**batch.rejected, "lost": lost}), 0
@@ -129,6 +130,20 @@ class Flow:
             times = np.fromiter((r.timestamp for r in records), np.float64, len(records)) / 1000
             yield Decoded(batch, len(records), times)
             await asyncio.sleep(0)
+
+    def _decode(self, records: Sequence[KafkaRecord]) -> tuple[Batch, list[Rejected]]:
+        unreadable = [record for record in records if isinstance(record, Unreadable)]
+        if not unreadable:
+            return self._gate.decode(records, self._watermarks)
+        readable = [record for record in records if not isinstance(record, Unreadable)]
+        batch, rejected = self._gate.decode(readable, self._watermarks)
+        positions = dict(batch.positions)
+        for record in unreadable:
+            name = label(record.topic, record.partition)
+            positions[name] = max(positions.get(name, 0), record.offset + 1)
+        counts = {**batch.rejected, "undecodable": len(unreadable)}
+        batch = replace(batch, positions=positions, rejected=counts)
+        return batch, [*rejected, *map(rejection, unreadable)]
 
     async def learn(self, decoded: Decoded) -> None:
         """Have a batch learnt, unless the flow has been closed meanwhile."""

@@ -20,6 +20,7 @@ from mode import Service
 from streams.kafka_log import check_stands, find_partitions, open_consumer, readable_end
 from streams.order import KafkaRecord, MergeBuffer, TopicPart, label
 from streams.settings import Settings
+from streams.unreadable import UNREADABLE_ERRORS, read_around
 
 __all__ = ["BatchSource", "Fetch", "Progress"]
 
@@ -142,6 +143,8 @@ class BatchSource(Service):
         except OffsetOutOfRangeError as error:
             await self._find_again(consumer, error.args[0])
             return
+        except UNREADABLE_ERRORS as error:
+            fetched = await self._read_around(consumer, error)
         for tp, records in fetched.items():
             part = (tp.topic, tp.partition)
             self.next_offsets[part] = records[-1].offset + 1
@@ -151,6 +154,19 @@ class BatchSource(Service):
             await self._skip_unseen(consumer)
         await self._hand_on(self.buffer.release(self._more()))
         self._throttle(consumer)
+
+    async def _read_around(
+        self, consumer: AIOKafkaConsumer, error: Exception
+    ) -> dict[TopicPartition, list[KafkaRecord]]:
+        """Read carefully, after a batch somewhere could not be unpacked."""
+        log.warning("a batch cannot be read, and is passed over", problem=repr(error))
+        n = self.settings.fetch_records
+        fetched: dict[TopicPartition, list[KafkaRecord]] = {}
+        for part in self._more():
+            start, end = self.next_offsets[part], self.ends[part]
+            if records := await read_around(consumer, part, start, end, n):
+                fetched[TopicPartition(*part)] = records
+        return fetched
 
     async def _hand_on(self, records: list[KafkaRecord]) -> None:
         n = self.settings.fetch_records

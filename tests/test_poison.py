@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import struct
 import time
 import zlib
 from collections import Counter
@@ -13,6 +15,10 @@ from typing import Any, NamedTuple
 
 import cramjam
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record._crc32c import crc as crc32c
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from confluent_kafka import Consumer, TopicPartition
 
 from streams.apache import ApacheKafka
@@ -116,6 +122,62 @@ def test_each_kind_of_bad_message_has_its_reason_and_its_dead_letter(
     assert values == Counter((p.value or b"")[:65_536] for p in POISONS)
     assert node.manifest()["rejected"] == dict(Counter(p.reason for p in POISONS))
     assert traffic.books.differences(node.manifest()["ledger"]) == {}
+
+
+def test_batches_that_nobody_can_unpack_are_passed_over(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    batches = [
+        record_batch([click(event_id="a"), click(event_id="b")]),
+        record_batch([b"1", b"2", b"3"], codec=5),
+        record_batch([click(event_id="c")]),
+        record_batch([b"4", b"5"], codec=1),
+        record_batch([b"6"], codec=4),
+        record_batch([click(event_id="d")], damaged=True),
+        record_batch([click(event_id="e")]),
+    ]
+    for batch in batches:
+        asyncio.run(produce(embedded_broker.address, CLICKS, batch))
+    node = ForkedNode(tmp_path, broker=embedded_broker.address).start()
+    node.until_learnt({f"{CLICKS}/0": 11})
+    assert node.stop() == 0
+    assert node.manifest()["rejected"] == {"undecodable": 7}
+    assert node.manifest()["ledger"][f"{CLICKS}/0"]["count"] == 4
+    letters = dead_letters(embedded_broker.address, "everlearn.dead-letters")
+    places = [f"{CLICKS}/0/{offset}" for offset in (2, 3, 4, 6, 7, 8, 9)]
+    assert sorted((place, reason) for place, reason, _ in letters) == [
+        (place, "undecodable") for place in places
+    ]
+
+
+def record_batch(values: list[bytes], *, codec: int = 0, damaged: bool = False) -> bytes:
+    """A batch as a producer sends it; with a codec's number it only claims to be compressed."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=1 << 20,
+    )
+    for i, value in enumerate(values):
+        builder.append(i, int(NOW * 1000), b"u", value, [])
+    batch = bytearray(builder.build())
+    struct.pack_into(">h", batch, 21, codec)
+    struct.pack_into(">I", batch, 17, crc32c(bytes(batch[21:])))
+    batch[-1] ^= damaged
+    return bytes(batch)
+
+
+async def produce(broker: str, topic: str, batch: bytes) -> None:
+    """Publish a batch to partition 0 of a topic, as it is."""
+    client = AIOKafkaClient(bootstrap_servers=broker)
+    await client.bootstrap()
+    await client.set_topics([topic])
+    leader = client.cluster.leader_for_partition(TopicPartition(topic, 0))
+    await client.send(leader, ProduceRequest(None, 1, 5000, [(topic, [(0, batch)])]))
+    await client.close()
 
 
 @pytest.mark.kafka
