@@ -101,11 +101,23 @@ def run_part(module: str, *words: str | Mapping[str, object], seconds: float) ->
     EverlearnError
         It failed, or took longer than `seconds`.
     """
+    ended_late = threading.Event()
+
+    def end() -> None:
+        ended_late.set()
+        part.process.kill()
+
     with Part(module, *words) as part:
-        late = threading.Timer(seconds, part.process.kill)
+        late = threading.Timer(seconds, end)
         late.start()
         try:
             return part.line()
+        except EverlearnError as error:
+            if ended_late.is_set():
+                raise EverlearnError(
+                    f"{module} was not done after {seconds:g} s; give it less to do\n{part.tail()}"
+                ) from error
+            raise
         finally:
             late.cancel()
 
