@@ -181,7 +181,7 @@ class Answers:
             user,
             asked,
             now,
-            max(self.candidates, k),
+            min(max(self.candidates, k), len(memory.work.candidate)),
             self.catalogue.hidden,
             excluded,
         )
@@ -210,4 +210,6 @@ class Answers:
         if len(best) == k:
             return [int(row) for row in best]
         rows = np.flatnonzero(allowed)
-        return [int(row) for row in rows[np.argsort(-weight[rows], kind="stable")[:k]]]
+        if k < len(rows):
+            rows = np.sort(rows[np.argpartition(-weight[rows], k)[:k]])
+        return [int(row) for row in rows[np.argsort(-weight[rows], kind="stable")]]

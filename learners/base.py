@@ -65,7 +65,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """What an `item` event says of an item; `None` leaves a field as it was."""
+    """What the last `item` event says of an item; `None` where it says nothing."""
 
     category: str | None = None
     price: float | None = None
@@ -129,13 +129,13 @@ class Interactions(NamedTuple):
     """Clicks and purchases in learning order, as rows: what a source learns from.
 
     `context[i]` holds the rows of the items before event i in its session, most recent first,
-    padded with -1; `session[i]` is the row of the session in the store of recent sessions.
+    padded with -1; `session[i]` is the number of the session, counted as they began.
     """
 
     item: NDArray[np.int32]  # (n,)
     kind: NDArray[np.uint8]  # (n,)
     time: NDArray[np.float64]  # (n,) seconds
-    session: NDArray[np.int32]  # (n,)
+    session: NDArray[np.int64]  # (n,)
     context: NDArray[np.int32]  # (n, W)
 
 

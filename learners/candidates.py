@@ -171,7 +171,7 @@ def _gather_transitions(
 ) -> int:
     slot, items, column, query = work.slot, work.item, work.column, work.query
     forward, backward = state.forward.entry, state.backward.entry
-    forward_row, backward_row = state.forward.rows.row, state.backward.rows.row
+    forward_row, backward_row = state.forward.rows.head, state.backward.rows.head
     half_life = state.half_life
     found = 0
     for i in range(asked.items):

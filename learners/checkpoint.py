@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from learners.base import Deferred, EngineConfig
 from learners.engine import Engine, fingerprint_of
 from learners.errors import CheckpointError
+from learners.store.ledger import with_room
 
 __all__ = ["Capture", "CheckpointStore"]
 
@@ -55,7 +56,7 @@ class CheckpointStore:
         self.folder = folder
         self.keep = keep
         self.problems: list[str] = []
-        self._copies: dict[str, NDArray[np.generic]] = {}
+        self._copies: dict[str, NDArray[np.uint8]] = {}
 
     def capture(self, engine: Engine) -> Capture:
         """Copy an engine's state; call it on the thread that learns, between two batches.
@@ -79,13 +80,19 @@ class CheckpointStore:
         return Capture(state, manifest)
 
     def _copy(self, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Copy into a buffer as large as the whole array behind a view, so that it never moves.
+
+        Bytes are copied, for which numpy lets other threads run; of structures it would not.
+        """
+        array = np.ascontiguousarray(array)
+        whole = array if array.base is None else array.base
+        most = max(array.nbytes, getattr(whole, "nbytes", 0))
         buffer = self._copies.get(name)
-        if buffer is None or buffer.nbytes < array.nbytes or buffer.dtype != array.dtype:
-            buffer = np.empty(array.size + array.size // 4, array.dtype)
-            self._copies[name] = buffer
-        copy = buffer.ravel()[: array.size].reshape(array.shape)
-        np.copyto(copy, array)
-        return copy
+        if buffer is None or buffer.nbytes < array.nbytes:
+            buffer = self._copies[name] = np.empty(most, np.uint8)
+        copy = buffer[: array.nbytes]
+        np.copyto(copy, array.reshape(-1).view(np.uint8))
+        return copy.view(array.dtype).reshape(array.shape)
 
     def write(self, capture: Capture) -> Path:
         """Write a capture; return its folder once it is safe on disk."""
@@ -103,6 +110,7 @@ class CheckpointStore:
                 "sha256": digest,
                 "fingerprint": fingerprint_of(state),
             }
+            manifest["manifest_sha256"] = _digest(manifest)
             _write_synced(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
             _sync_folder(temporary)
             temporary.rename(target)
@@ -161,6 +169,7 @@ def _restore(
     engine.watermarks = {name: float(time) for name, time in manifest["watermarks"].items()}
     engine.rejected = {reason: int(count) for reason, count in manifest["rejected"].items()}
     engine.logs = list(manifest["ledger"])
+    engine.memory.ledger = with_room(engine.memory.ledger, len(engine.logs))
     totals = engine.memory.ledger.total
     totals[:] = 0
     for i, sums in enumerate(manifest["ledger"].values()):
@@ -204,6 +213,11 @@ def _write_state(path: Path, state: Mapping[str, NDArray[np.generic]]) -> str:
     return digest.hexdigest()
 
 
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's content, whatever its layout."""
+    return sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _put(file: BinaryIO, digest: Any, data: memoryview) -> None:
     for start in range(0, len(data), PIECE_BYTES):
         piece = data[start : start + PIECE_BYTES]
@@ -230,6 +244,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]
     from safetensors.numpy import load
 
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+    if manifest.pop("manifest_sha256", None) != _digest(manifest):
+        raise CheckpointError("manifest.json does not match its own SHA-256: the file is damaged")
     if manifest.get("format") != FORMAT:
         raise CheckpointError(
             f"its format is {manifest.get('format')}, this version reads {FORMAT}"

@@ -2,7 +2,10 @@
 
 `check_source(lambda: MySource(items=500))` raises `CheckFailedError` at the first broken promise:
 reading is pure, unknown ids are legal, the same log gives the same state, memory is bounded, a
-state can be stored and taken up again, and a clone goes its own way.
+state can be stored and taken up again, a clone goes its own way, and forgotten items are gone.
+
+The engine drives the kernels of its own sources without this contract in between, for speed; a test
+holds both ways to the same state and the same scores.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ def interactions(pairs: Sequence[tuple[int, int]], *, start_seconds: float = 1.0
         item=np.array([item for _, item in pairs], np.int32),
         kind=np.zeros(n, np.uint8),
         time=start_seconds + np.arange(n, dtype=np.float64),
-        session=np.array([session for session, _ in pairs], np.int32),
+        session=np.array([session for session, _ in pairs], np.int64),
         context=context,
     )
 
@@ -139,7 +142,7 @@ def _memory_is_bounded(source: Source, make: Callable[[], Source]) -> str | None
     for seed in range(12):
         source.learn(random_interactions(seed))
         sizes.append(sum(array.nbytes for array in source.state().values()))
-    if sizes[-1] > 2 * sizes[5]:
+    if sizes[-1] > 1.25 * sizes[5]:
         return f"the state of {ITEMS} items grew from {sizes[5]} to {sizes[-1]} bytes"
     return None
 
@@ -169,6 +172,8 @@ def _clone_is_independent(source: Source, make: Callable[[], Source]) -> str | N
 def _forgotten_items_are_gone(source: Source, make: Callable[[], Source]) -> str | None:
     source.learn(random_interactions(8))
     gone = np.array([1, 3])
+    if not _answers(source)[:, gone].any():
+        return f"items {gone.tolist()} score nothing even before they are forgotten"
     source.forget_items(gone)
     scores = _answers(source)[:, gone]
     return None if (scores == 0).all() else f"forgotten items score {scores.max()}"

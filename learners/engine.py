@@ -32,7 +32,7 @@ from learners.drift import HitRateDrift
 from learners.evaluate import Prequential
 from learners.prequential import SOURCES, Events, Tested, test_then_learn
 from learners.store.catalogue import Catalogue
-from learners.store.ledger import admit
+from learners.store.ledger import admit, with_room
 from learners.store.memory import Memory
 from learners.store.turnstile import Turnstile
 
@@ -90,11 +90,13 @@ class Engine:
     def _log(self, name: str) -> int:
         if name not in self.logs:
             self.logs.append(name)
+            self.memory.ledger = with_room(self.memory.ledger, len(self.logs))
         return self.logs.index(name)
 
     def _learn_chunk(self, batch: Batch, logs: NDArray[np.int32], start: int, stop: int) -> None:
         fresh = np.empty(stop - start, np.bool_)
-        admit(self.memory.ledger, batch.event_hash[start:stop], logs[start:stop], fresh)
+        part = slice(start, stop)
+        admit(self.memory.ledger, batch.event_hash[part], batch.kind[part], logs[part], fresh)
         places = start + np.flatnonzero(fresh)
         self.duplicates += stop - start - len(places)
         kinds = batch.kind[places]
@@ -182,7 +184,7 @@ class Engine:
         if len(self.memory.users) == self.memory.users.capacity:
             self.memory.evict_users()
         if len(self.memory.items) == self.memory.items.capacity:
-            rows = self.memory.evict_items()
+            rows = self.memory.evict_items(self._turn.let_through)
             self.evaluation.forget_items(rows)
             self.catalogue.forget(rows)
 

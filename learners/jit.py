@@ -2,7 +2,8 @@
 
 A kernel calls kernels of other modules, and numba's own cache does not notice when one of those
 changes. So the cache folder carries a digest of every module that holds kernels: any change
-compiles anew, and nothing stale is ever run. `EVERLEARN_CACHE` moves it from `~/.cache/everlearn`.
+compiles anew, and nothing stale is ever run. `EVERLEARN_CACHE` moves it from the
+user's cache folder.
 
 Kernels take their arrays in named tuples, and bind the arrays of an inner loop to local names
 first: each read of a tuple's array counts a reference, which costs more than the loop's own work.
@@ -33,7 +34,8 @@ def cache_folder() -> Path:
         source = path.read_bytes()
         if b"@jit" in source:
             digest.update(source)
-    base = Path(os.environ.get("EVERLEARN_CACHE") or Path.home() / ".cache" / "everlearn")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    base = Path(os.environ.get("EVERLEARN_CACHE") or caches / "everlearn")
     return base / "kernels" / digest.hexdigest()
 
 

@@ -101,7 +101,7 @@ class Impression(Event, tag="impression"):
 
 
 class Item(Event, tag="item"):
-    """An entry of the catalogue; a field left out keeps what it said before.
+    """The entry of an item in the catalogue, whole: the last event of an item is what holds.
 
     A message without a value deletes the item that is its key.
     """

@@ -42,7 +42,9 @@ def test_a_run_resumed_in_the_middle_ends_in_the_same_state(tmp_path: Path) -> N
     assert resumed.report() == engine.report()
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "no manifest", "torn manifest"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "manifest flip", "truncate", "empty", "no manifest", "torn manifest"]
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage: str) -> None:
     saved(tmp_path)
     state = tmp_path / "00000002" / "state.safetensors"
@@ -51,6 +53,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damag
     if damage == "flip":
         middle = len(data) // 2
         state.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    elif damage == "manifest flip":
+        said = manifest.read_bytes()
+        place = said.index(b'"clicks/0": ') + len(b'"clicks/0": ')
+        manifest.write_bytes(said[:place] + bytes([said[place] ^ 1]) + said[place + 1 :])
     elif damage == "truncate":
         state.write_bytes(data[:-100])
     elif damage == "empty":

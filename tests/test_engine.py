@@ -9,8 +9,22 @@ import numpy as np
 import pytest
 import xxhash
 
-from learners.base import CLICK, ERASURE, ITEM, PURCHASE, Batch, CatalogueEntry, EngineConfig
+from learners.base import (
+    CLICK,
+    ERASURE,
+    IMPRESSION,
+    ITEM,
+    PURCHASE,
+    Batch,
+    CatalogueEntry,
+    EngineConfig,
+    Query,
+)
+from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked, gather
+from learners.checks import interactions
 from learners.engine import Engine
+from learners.sources.transitions import BACKWARD_SHARE
+from learners.store.memory import Memory
 
 CONFIG = EngineConfig(
     users=200, items=300, sessions=256, dedupe_events=4096, evaluate_one_in=2, history_length=16
@@ -180,6 +194,79 @@ def test_a_repeated_event_is_learnt_once() -> None:
     assert twice.report()["duplicates"] == 500
     assert twice.ledger() == once.ledger()
     assert [e.item for e in twice.recommend("u1")] == [e.item for e in once.recommend("u1")]
+
+
+def test_impressions_do_not_crowd_out_what_is_known_of_clicks() -> None:
+    engine = Engine(replace(CONFIG, dedupe_events=100))
+    click = batch_of([(CLICK, "u", "i1", 1.0)], "click")
+    engine.learn(click)
+    engine.learn(batch_of([(IMPRESSION, "u", "", 2.0)] * 1000, "seen"))
+    assert engine.learn(click) == 0
+    assert engine.report()["learnt"]["impression"] == 1000
+    assert engine.ledger()["clicks/0"]["count"] == 1001
+
+
+@pytest.mark.parametrize("dedupe_events", [0, 1])
+def test_the_smallest_memory_of_ids_still_learns(dedupe_events: int) -> None:
+    engine = Engine(replace(CONFIG, dedupe_events=dedupe_events))
+    assert engine.learn(batch_of(checkerboard(200))) == 200
+
+
+def test_any_number_of_partitions_has_its_books() -> None:
+    engine = Engine(CONFIG)
+    whole = batch_of(checkerboard(500))
+    names = [f"clicks/{i}" for i in range(500)]
+    engine.learn(replace(whole, log=np.arange(500, dtype=np.int32), logs=names))
+    ledger = engine.ledger()
+    assert len(ledger) == 500
+    assert all(sums["count"] == 1 for sums in ledger.values())
+    assert ledger["clicks/499"]["xor"] == int(whole.event_hash[499])
+
+
+def test_more_candidates_or_a_longer_answer_than_there_is_room_for() -> None:
+    engine = Engine(replace(CONFIG, candidates=5000))
+    engine.learn(batch_of(checkerboard(500)))
+    assert len(engine.recommend("u1", k=2000)) == 40
+    small = Engine(CONFIG)
+    small.learn(batch_of(checkerboard(500)))
+    assert len(small.recommend("u1", k=2000)) == len(small.trending(2000)) == 40
+
+
+def test_the_engine_learns_and_scores_as_its_sources_do_alone() -> None:
+    config = replace(CONFIG, evaluate_one_in=1)
+    engine = Engine(config)
+    pairs = [(s, (s * 7 + step * step) % 40) for s in range(150) for step in range(1 + s % 9)]
+    events = [(CLICK, f"u{s}", f"i{item}", 1000.0 + i) for i, (s, item) in enumerate(pairs)]
+    engine.learn(batch_of(events))
+    rows = [(s, engine.memory.items.row(f"i{item}")) for s, item in pairs]
+    learnt = interactions(rows, start_seconds=1000.0)
+    memory = engine.memory
+    alone = Memory.make(config)
+    query = Query(np.array([3, 5, 11], np.int32), now=5000.0)
+    for name in ("near", "following", "popular"):
+        source, driven = getattr(alone, name), getattr(memory, name)
+        source.learn(learnt)
+        mine, theirs = source.state(), driven.state()
+        for key in mine.keys() - {"session.head"}:  # whose owners only the engine knows
+            assert mine[key].tobytes() == theirs[key].tobytes(), (name, key)
+        assert np.array_equal(source.score(query, 40), driven.score(query, 40))
+    asked = Asked(3, 3, query.now, -1)
+    memory.work.query[:3] = query.items
+    touched = gather(memory.models, memory.work, asked)
+    order = memory.work.item[:touched]
+    column = memory.work.column[:touched]
+    assert np.allclose(memory.near.score(query, 40)[order], column[:, KNN])
+    following = column[:, FORWARD_SLOW] + BACKWARD_SHARE * column[:, BACKWARD]
+    assert np.allclose(memory.following.score(query, 40)[order], following)
+
+
+def test_an_item_event_is_the_whole_entry() -> None:
+    engine = Engine(CONFIG)
+    named = CatalogueEntry(title="Tent", available=False)
+    engine.learn(batch_of([(ITEM, "", "tent", 1.0)], "a", {0: named}))
+    engine.learn(batch_of([(ITEM, "", "tent", 2.0)], "b", {0: CatalogueEntry(price=9.0)}))
+    assert engine.entry("tent") == CatalogueEntry(price=9.0)
+    assert [each.item for each in engine.trending(1)] == ["tent"]
 
 
 def test_an_erased_user_leaves_no_trace() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
-from learners.checks import check_source, random_interactions
+from learners.checks import check_source, interactions, random_interactions
 from learners.errors import CheckFailedError
 from learners.sources.neighbours import Neighbours
 from learners.sources.popularity import TOP, Popularity, mean_rank
@@ -35,9 +35,11 @@ class Forgetful(Source):
     def __init__(self, broken: str) -> None:
         self.broken = broken
         self.counts = np.zeros(60)
+        self.log = np.zeros(0, np.int32)
 
-    def learn(self, interactions: Interactions) -> None:
-        np.add.at(self.counts, interactions.item, 1.0)
+    def learn(self, events: Interactions) -> None:
+        np.add.at(self.counts, events.item, 1.0)
+        self.log = np.concatenate([self.log, events.item])
 
     def score(self, query: Query, n_items: int) -> NDArray[np.float64]:
         if self.broken == "reading":
@@ -47,11 +49,14 @@ class Forgetful(Source):
         return self.counts[:n_items].copy()
 
     def state(self) -> dict[str, NDArray[np.generic]]:
+        if self.broken == "memory":
+            return {"counts": self.counts, "log": self.log}
         return {"counts": self.counts}
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         if self.broken != "state":
             self.counts = np.array(state["counts"], np.float64)
+            self.log = np.array(state.get("log", np.zeros(0)), np.int32)
 
     def forget_items(self, rows: NDArray[np.int64]) -> None:
         if self.broken != "forget":
@@ -65,6 +70,7 @@ class Forgetful(Source):
         ("unknown", "unknown_ids"),
         ("state", "state_round_trip"),
         ("forget", "forgotten_items"),
+        ("memory", "memory_is_bounded"),
     ],
 )
 def test_a_broken_source_is_named_with_the_check_it_fails(broken: str, check: str) -> None:
@@ -89,9 +95,29 @@ def test_the_top_list_is_exact_for_every_rank_that_counts() -> None:
             assert rank == true_rank or (rank > TOP / 2 and true_rank > TOP / 2)
 
 
+def test_session_numbers_may_pass_32_bits() -> None:
+
+    pairs = [(s, item) for s in range(60) for item in (1, 2)]
+    plain, late = (Neighbours(items=60, sessions=128, slots_a_row=16) for _ in range(2))
+    plain.learn(interactions(pairs))
+    begun = 2**32 - 30
+    late.sessions.begun[0] = begun
+    late.learn(interactions([(begun + s, item) for s, item in pairs]))
+    query = Query(np.array([1], np.int32), now=200.0)
+    assert late.score(query, 60)[2] > 0
+    assert np.array_equal(late.score(query, 60) > 0, plain.score(query, 60) > 0)
+
+
+def test_a_session_longer_than_its_slot_leaves_others_alone() -> None:
+
+    neighbours = Neighbours(items=60, sessions=4, slots_a_row=16)
+    neighbours.learn(interactions([(0, 1), (0, 2), *((1, i) for i in range(3, 59))]))
+    assert neighbours.sessions.head["length"].tolist() == [2, 20, 0, 0]
+    assert neighbours.score(Query(np.arange(60, dtype=np.int32), now=99.0), 10).shape == (10,)
+
+
 def test_transitions_of_a_full_row_keep_the_strongest() -> None:
     transitions = Transitions(items=60, slots_a_row=8)
-    from learners.checks import interactions
 
     pairs = [(s, item) for s in range(40) for item in (1, 2)]
     pairs += [(100 + s, item) for s in range(30) for item in (1, 10 + s)]

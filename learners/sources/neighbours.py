@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from learners.base import Interactions, Query, Source
 from learners.jit import jit
 from learners.selection import kth_largest
-from learners.sources.rings import NeighboursState, learn_one, make_neighbours
+from learners.sources.rings import WRAP, NeighboursState, learn_one, make_neighbours
+from learners.store.history import MOST_QUERY
 from learners.store.rows import refill, release
 from learners.store.sessions import SESSION_LENGTH, Sessions, make_sessions, open_session
 
@@ -87,10 +88,10 @@ def _find(
 ) -> int:
     """Sum S over the sessions that share items with the query; return how many were met."""
     place, similarity, met = scratch.place, scratch.similarity, scratch.found
-    ring, rows = state.session, state.rows.row
+    ring, rows = state.session, state.rows.head
     capacity = len(similarity)
-    oldest = sessions.begun[0] - capacity
-    total = float(sessions.begun[0])
+    begun = sessions.begun[0]
+    total = float(begun)
     found = distinct = 0
     for d in range(n):
         item = query[d]
@@ -106,10 +107,10 @@ def _find(
         idf = np.log(1.0 + total / head.met)
         weight = np.exp(-d / DISTANCE_SCALE) * idf**IDF_POWER
         for i in range(head.start, head.start + min(head.held, np.int64(head.room))):
-            number = ring[i]
-            if number < oldest or number == own:
+            age = (begun - np.int64(ring[i])) & WRAP
+            if age > capacity or begun - age == own:
                 continue
-            slot = number % capacity
+            slot = (begun - age) % capacity
             if similarity[slot] == 0.0:
                 met[found] = slot
                 found += 1
@@ -196,7 +197,7 @@ def votes(
     age = (now - state.reference[0]) / state.half_life[0]
     decay = 2.0 ** -min(max(age, -1000.0), 1000.0)
     named, vote, slot, place = scratch.item, scratch.vote, scratch.slot, scratch.place
-    rows = state.rows.row
+    rows = state.rows.head
     for i in range(voted):
         row = named[i]
         vote[i] *= decay * np.log(1.0 + total / max(rows[row].met, 1))
@@ -214,6 +215,18 @@ def _learn(state: NeighboursState, sessions: Sessions, events: Interactions) -> 
         while sessions.begun[0] <= number:
             open_session(sessions, -1)
         learn_one(state, sessions, number, events.item[i], events.time[i])
+
+
+@jit
+def _forget(state: NeighboursState, sessions: Sessions, gone: NDArray[np.bool_]) -> None:
+    for row in range(len(gone)):
+        if gone[row]:
+            release(state.rows, state.session, row)
+    stored = sessions.item
+    for slot in range(min(sessions.begun[0], stored.shape[0])):
+        for place in range(stored.shape[1]):
+            if stored[slot, place] > 0 and gone[stored[slot, place] - 1]:
+                stored[slot, place] = 0
 
 
 class Neighbours(Source):
@@ -246,20 +259,20 @@ class Neighbours(Source):
         _learn(self.arrays, self.sessions, interactions)
 
     def score(self, query: Query, n_items: int) -> NDArray[np.float64]:
-        items = np.where(query.items < n_items, query.items, -1).astype(np.int32)
+        items = np.where(query.items < n_items, query.items, -1).astype(np.int32)[:MOST_QUERY]
         scratch = self._scratch
         n = len(items)
         voted = votes(self.arrays, self.sessions, scratch, items, n, query.now, query.session)
-        out = np.zeros(n_items)
+        out = np.zeros(len(scratch.place))
         out[scratch.item[:voted]] = scratch.vote[:voted]
-        return out
+        return out[:n_items]
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         arrays, sessions = self.arrays, self.sessions
-        used = np.flatnonzero(arrays.rows.row["met"])
+        used = np.flatnonzero(arrays.rows.head["met"])
         begun = min(int(sessions.begun[0]), len(sessions.head))
         return {
-            "row": arrays.rows.row[: int(used[-1]) + 1 if len(used) else 0],
+            "row": arrays.rows.head[: int(used[-1]) + 1 if len(used) else 0],
             "ring": arrays.session[: int(arrays.rows.top[0])],
             "free": arrays.rows.free,
             "top": arrays.rows.top,
@@ -270,7 +283,7 @@ class Neighbours(Source):
         }
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        refill(self.arrays.rows.row, state["row"])
+        refill(self.arrays.rows.head, state["row"])
         refill(self.arrays.session, state["ring"])
         refill(self.sessions.head, state["session.head"])
         refill(self.sessions.item, state["session.item"])
@@ -280,7 +293,6 @@ class Neighbours(Source):
         self.sessions.begun[:] = state["session.begun"]
 
     def forget_items(self, rows: NDArray[np.int64]) -> None:
-        for row in rows:
-            release(self.arrays.rows, self.arrays.session, int(row))
-        stored = self.sessions.item
-        stored[np.isin(stored, rows + 1)] = 0
+        gone = np.zeros(len(self.arrays.rows.head), np.bool_)
+        gone[rows] = True
+        _forget(self.arrays, self.sessions, gone)

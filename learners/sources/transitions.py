@@ -84,7 +84,7 @@ def _weights(
     table: Table, row: int, time: float, half_life: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Return what an event at `time` adds to a row's slow and fast weights."""
-    head = table.rows.row[row]
+    head = table.rows.head[row]
     if head.held == 0:
         head.time = time
     age = time - head.time
@@ -103,7 +103,7 @@ def _weights(
 def _free_slot(table: Table, row: int, most: int) -> int:
     """Return the slot for a new entry: the next one, one in a larger block, or the smallest's."""
     entry = table.entry
-    head = table.rows.row[row]
+    head = table.rows.head[row]
     held = head.held
     if held == head.room and held < most:
         old = head.start
@@ -128,7 +128,7 @@ def _free_slot(table: Table, row: int, most: int) -> int:
 def _add(table: Table, row: int, item: int, slow: float, fast: float, most: int) -> None:
     """Add to one entry of a row."""
     entry = table.entry
-    head = table.rows.row[row]
+    head = table.rows.head[row]
     for slot in range(head.start, head.start + head.held):
         if entry[slot].item == item:
             entry[slot].slow += np.float32(slow)
@@ -183,7 +183,7 @@ def _score(
             continue
         found += 1
         for table, share in ((state.forward, 1.0), (state.backward, BACKWARD_SHARE)):
-            head, entry = table.rows.row[x], table.entry
+            head, entry = table.rows.head[x], table.entry
             slow, _ = decay(state.half_life, now - head.time)
             weight = share * slow / (1.0 + i)
             for slot in range(head.start, head.start + head.held):
@@ -195,7 +195,7 @@ def _score(
 def _forget(table: Table, gone: NDArray[np.bool_]) -> None:
     entry = table.entry
     for row in range(len(gone)):
-        head = table.rows.row[row]
+        head = table.rows.head[row]
         if gone[row]:
             release(table.rows, entry["item"], row)
             continue
@@ -241,9 +241,9 @@ class Transitions(Source):
     def state(self) -> dict[str, NDArray[np.generic]]:
         state: dict[str, NDArray[np.generic]] = {}
         for name, table in self._tables():
-            used = np.flatnonzero(table.rows.row["room"])
+            used = np.flatnonzero(table.rows.head["room"])
             n = int(used[-1]) + 1 if len(used) else 0
-            state[f"{name}.row"] = table.rows.row[:n]
+            state[f"{name}.row"] = table.rows.head[:n]
             state[f"{name}.entry"] = table.entry[: int(table.rows.top[0])]
             state[f"{name}.free"] = table.rows.free
             state[f"{name}.top"] = table.rows.top
@@ -251,13 +251,13 @@ class Transitions(Source):
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         for name, table in self._tables():
-            refill(table.rows.row, state[f"{name}.row"])
+            refill(table.rows.head, state[f"{name}.row"])
             refill(table.entry, state[f"{name}.entry"])
             table.rows.free[:] = state[f"{name}.free"]
             table.rows.top[:] = state[f"{name}.top"]
 
     def forget_items(self, rows: NDArray[np.int64]) -> None:
-        gone = np.zeros(len(self.arrays.forward.rows.row), np.bool_)
+        gone = np.zeros(len(self.arrays.forward.rows.head), np.bool_)
         gone[rows] = True
         for _, table in self._tables():
             _forget(table, gone)

@@ -110,7 +110,12 @@ def recent(
     return int(n)
 
 
-def forget_items(history: History, users: int, rows: NDArray[np.int64]) -> None:
-    """Blank some item rows in the rings of the first `users` rows."""
-    code = history.event["code"][:users]
-    code[np.isin((code >> 1) - 1, rows)] = 0
+@jit
+def forget_items(history: History, users: int, gone: NDArray[np.bool_]) -> None:
+    """Blank the item rows marked in `gone` (items,) in the rings of the first `users` rows."""
+    event = history.event
+    for user in range(users):
+        for slot in range(event.shape[1]):
+            row = (event[user, slot].code >> 1) - 1
+            if row >= 0 and gone[row]:
+                event[user, slot].code = 0

@@ -6,7 +6,7 @@ it is first written, so the use grows with the data and the bound is known befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,9 @@ from learners.store.rows import refill
 from learners.store.sessions import forget_owners
 from learners.store.vocab import Vocabulary
 
-__all__ = ["MOST_CANDIDATES", "Memory"]
+__all__ = ["MOST_ANSWER", "Memory"]
 
-MOST_CANDIDATES = 1024  # of one answer
+MOST_ANSWER = 512  # candidates of one answer, where the settings ask for fewer
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Memory:
         )
         following = Transitions(config.items, config.transition_half_lives_seconds, slots)
         popular = Popularity(config.items, config.popularity_half_lives_seconds)
-        units = config.hidden_units
+        units, most = config.hidden_units, max(config.candidates, MOST_ANSWER)
         return cls(
             Vocabulary(config.users),
             Vocabulary(config.items),
@@ -71,7 +71,7 @@ class Memory:
             popular,
             make_blend(FEATURES, units, config.seed),
             make_ledger(config.dedupe_events),
-            make_workspace(config.items, config.sessions, ring, units, MOST_CANDIDATES),
+            make_workspace(config.items, config.sessions, ring, units, most),
             Models(near.sessions, near.arrays, following.arrays, popular.arrays),
         )
 
@@ -98,12 +98,19 @@ class Memory:
         forget_owners(self.near.sessions, rows, erase)
         self.users.free(map(int, rows))
 
-    def evict_items(self) -> NDArray[np.int64]:
-        """Give up the items unseen for longest, everywhere; return their rows."""
+    def evict_items(self, pause: Callable[[], None]) -> NDArray[np.int64]:
+        """Give up the items unseen for longest, everywhere; return their rows.
+
+        `pause` is called between the steps, after each of which every answer is a sound one.
+        """
         rows = self.items.oldest()
         for source in (self.near, self.following, self.popular):
             source.forget_items(rows)
-        forget_items(self.history, self.users.used, rows)
+            pause()
+        gone = np.zeros(self.items.capacity, np.bool_)
+        gone[rows] = True
+        forget_items(self.history, self.users.used, gone)
+        pause()
         self.items.free(map(int, rows))
         return rows
 

@@ -1,7 +1,7 @@
 """Rows that grow inside one pool: many short lists, a few long ones, no allocation per event.
 
 A row owns a block of 2^c slots of the pool; when it is full it moves to a block twice as large
-and its old block goes to the free list of its size. `link` is an int32 column of the pool: a free
+and its old block goes to the free list of its size. `link` is a 32-bit column of the pool: a free
 block keeps the place of the next one in its first slot.
 
 What belongs to one row stands together in one record, here and in the other stores: the arrays
@@ -37,7 +37,7 @@ ROW = np.dtype(
 class Rows(NamedTuple):
     """Where each row stands in the pool; all zero when empty."""
 
-    row: Records  # (rows,) ROW
+    head: Records  # (rows,) ROW
     free: NDArray[np.int64]  # (32,) per size class: 1 + start of a free block, 0 for none
     top: NDArray[np.int64]  # (1,) slots handed out so far
 
@@ -56,12 +56,12 @@ def _size_class(room: int) -> int:
 
 
 @jit
-def reserve(rows: Rows, link: NDArray[np.int32], row: int) -> int:
+def reserve(rows: Rows, link: NDArray[Any], row: int) -> int:
     """Find a block of twice a row's room; return its start, or -1 when the pool has none.
 
     The caller copies the entries over and then calls `settle`.
     """
-    room = max(2 * rows.row[row].room, FIRST_ROOM)
+    room = max(2 * rows.head[row].room, FIRST_ROOM)
     size_class = _size_class(room)
     head = rows.free[size_class]
     if head > 0:
@@ -75,30 +75,30 @@ def reserve(rows: Rows, link: NDArray[np.int32], row: int) -> int:
 
 
 @jit
-def _free(rows: Rows, link: NDArray[np.int32], row: int) -> None:
-    if rows.row[row].room > 0:
-        size_class = _size_class(rows.row[row].room)
-        link[rows.row[row].start] = rows.free[size_class]
-        rows.free[size_class] = rows.row[row].start + 1
+def _free(rows: Rows, link: NDArray[Any], row: int) -> None:
+    if rows.head[row].room > 0:
+        size_class = _size_class(rows.head[row].room)
+        link[rows.head[row].start] = rows.free[size_class]
+        rows.free[size_class] = rows.head[row].start + 1
 
 
 @jit
-def settle(rows: Rows, link: NDArray[np.int32], row: int, start: int) -> None:
+def settle(rows: Rows, link: NDArray[Any], row: int, start: int) -> None:
     """Move a row into the block that `reserve` found."""
     _free(rows, link, row)
-    rows.row[row].start = start
-    rows.row[row].room = max(2 * rows.row[row].room, FIRST_ROOM)
+    rows.head[row].start = start
+    rows.head[row].room = max(2 * rows.head[row].room, FIRST_ROOM)
 
 
 @jit
-def release(rows: Rows, link: NDArray[np.int32], row: int) -> None:
+def release(rows: Rows, link: NDArray[Any], row: int) -> None:
     """Give a row's block back; the row is empty afterwards."""
     _free(rows, link, row)
-    rows.row[row].start = 0
-    rows.row[row].room = 0
-    rows.row[row].held = 0
-    rows.row[row].met = 0
-    rows.row[row].time = 0.0
+    rows.head[row].start = 0
+    rows.head[row].room = 0
+    rows.head[row].held = 0
+    rows.head[row].met = 0
+    rows.head[row].time = 0.0
 
 
 def refill(mine: NDArray[Any], stored: NDArray[Any]) -> None:

@@ -23,6 +23,11 @@ class Turnstile:
         with self._gate:
             self._lock.acquire()
 
+    def let_through(self) -> None:
+        """Let those go first who wait: for whoever holds the lock, between two steps."""
+        self._lock.release()
+        self.__enter__()
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

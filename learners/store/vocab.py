@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Deferred
+from learners.store.encoding import encode_list
 
 __all__ = ["Vocabulary"]
 
@@ -88,14 +89,10 @@ class Vocabulary:
             self._rows[name] = row
         return row
 
-    def touch(self, rows: NDArray[np.int32], event: int) -> None:
-        """Note that rows were seen at an event count."""
-        self.last_seen[rows] = event
-
     def oldest(self) -> NDArray[np.int64]:
         """Return the rows to give up when full: the eighth that was seen longest ago."""
         count = max(1, len(self._rows) // EVICTED_SHARE)
-        used = np.array(sorted(self._rows.values()), np.int64)
+        used = np.sort(np.fromiter(self._rows.values(), np.int64, len(self._rows)))
         order = np.argsort(self.last_seen[used], kind="stable")
         return np.sort(used[order[:count]])
 
@@ -111,7 +108,7 @@ class Vocabulary:
         """Return the ids by row as JSON, the free rows, and when rows were seen."""
         ids = self.ids.copy()
         return {
-            "ids": lambda: np.frombuffer(msgspec.json.encode(ids), np.uint8),
+            "ids": lambda: encode_list(ids),
             "free": np.array(self._free, np.int64),
             "last_seen": self.last_seen[: self.used],
         }
