@@ -6,22 +6,20 @@ of their events before it learns it, so that the hit rates say what learning is 
 
 from __future__ import annotations
 
-import signal
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from urllib.parse import quote
 
 import msgspec
 
 from serving.child import HOST, NodeProcess, clean_environment
 from serving.figures import Figures, fetch, read_figures
+from serving.stopping import told_to_stop
 from streams.broker import EmbeddedBroker, free_port
 from streams.importer import EventWriter
 from streams.publisher import Publisher
@@ -241,18 +239,3 @@ def make_topics(broker: str) -> None:
     asking = Producer({"bootstrap.servers": broker})
     for topic in Settings().event_topics():
         asking.list_topics(topic, timeout=10)
-
-
-@contextmanager
-def told_to_stop(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at Ctrl-C and at SIGTERM, so that everything is stopped in order."""
-
-    def told(_: int, __: FrameType | None) -> None:
-        stop.set()
-
-    former = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

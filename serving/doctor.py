@@ -25,6 +25,7 @@ CODECS = ("gzip", "snappy", "lz4", "zstd")
 # No clock that is right shows a time before this program was written.
 EARLIEST_SECONDS = 1_735_689_600.0
 AHEAD_SECONDS = 300.0
+ANSWER_SECONDS = 10.0  # a node may take five until a fingerprint is worth its while
 CLOCK_CURE = "set the clock of this machine (NTP), or those of the producers"
 
 
@@ -220,13 +221,14 @@ def _node(settings: Settings) -> Check:
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     address = f"{host}:{settings.port}"
     try:
-        health = _ask(f"http://{address}/health/ready")
+        health = _ask(f"http://{address}/health/ready?fingerprint=1")
     except ConnectionRefusedError:
         return Check("ok", "node", f"none runs at {address}")
     except (OSError, ValueError) as error:
         cure = "another program may use the port: choose one with EVERLEARN_PORT"
         return Check("warn", "node", f"{address} does not answer as a node does ({error})", cure)
-    fingerprint = health.get("fingerprint") or "not known while it learns"
+    of_now = health.get("fingerprint_positions") == health.get("positions")
+    fingerprint = (of_now and health.get("fingerprint")) or "not known while it learns"
     told = f"{address}, lag {health.get('lag')}, fingerprint {fingerprint}"
     if health.get("ready"):
         return Check("ok", "node", f"{told}, ready")
@@ -235,7 +237,7 @@ def _node(settings: Settings) -> Check:
 
 def _ask(url: str) -> dict[str, Any]:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
             body = answer.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -6,12 +6,13 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
 from serving.web.errors import Refusal, invalid
+from serving.web.limits import EVENTS_MAX
 
 if TYPE_CHECKING:
     from learners.engine import Engine
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["BetweenBatches", "Live", "Serving", "position_token", "token_positions"]
 
 
-BetweenBatches = Callable[[Callable[[], str]], Awaitable[str]]
+T = TypeVar("T")
+
+WAITERS_MAX = 512  # each is looked at after every batch
+
+
+class BetweenBatches(Protocol):
+    """Runs a function where nothing is being learnt meanwhile."""
+
+    def __call__(self, job: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 class Live(Protocol):
@@ -46,14 +55,31 @@ class Serving:
     metrics: Metrics
     after_seconds: float
     between_batches: BetweenBatches
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WAITERS_MAX))
 
     async def wait(self, after: str | None) -> None:
-        """Wait until the position of a token is learnt; refuse (504) when that takes too long."""
+        """Wait until the position of a token is learnt; refuse (504) when that takes too long.
+
+        Or at once (503) when too many wait already.
+        """
         if not after:
             return
-        positions = token_positions(after)
+        stands = self.engine.positions
+        positions = {
+            label: offset
+            for label, offset in token_positions(after).items()
+            if stands.get(label, 0) <= offset
+        }
+        if not positions:
+            return
+        if self.places.locked():
+            raise Refusal(
+                503,
+                f"{WAITERS_MAX} requests wait for a position already; ask again, or without after",
+                code="busy",
+            )
         try:
-            async with asyncio.timeout(self.after_seconds):
+            async with self.places, asyncio.timeout(self.after_seconds):
                 await self.live.learnt(positions)
         except TimeoutError:
             raise Refusal(
@@ -62,6 +88,12 @@ class Serving:
                 "ask again, or see GET /health/ready for the lag",
                 more={"positions": positions},
             ) from None
+
+
+# No answer gives a token for more: an event stands in one partition.
+Offsets = Annotated[
+    dict[str, Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=EVENTS_MAX)
+]
 
 
 def position_token(positions: Mapping[str, int]) -> str:
@@ -78,7 +110,7 @@ def token_positions(token: str) -> dict[str, int]:
     try:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True)
-        return msgspec.json.decode(text, type=dict[str, int])
+        return msgspec.json.decode(text, type=Offsets)
     except (ValueError, binascii.Error, msgspec.MsgspecError) as error:
         raise invalid(
             f"after must be a token that POST /events or DELETE /users answered, not {token[:64]!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from learners.warmup import warm_up
 from serving.api import make_api
 from serving.metrics import Metrics
 from serving.web.http import HttpServer, bind
+from serving.web.limits import is_loopback
 from streams.node import NodeRuntime, run_node
 
 if TYPE_CHECKING:
@@ -49,15 +49,8 @@ def run(settings: Settings) -> int:
             between_batches=runtime.learning.between_batches,
         )
         server = HttpServer(api, listener)
-        if not settings.token and not _only_this_machine(settings.host):
+        if not settings.token and not is_loopback(settings.host):
             log.warning("anybody who reaches this address can write: set EVERLEARN_TOKEN")
         return [server]
 
     return run_node(settings, services)
-
-
-def _only_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from learners.base import Recommendation
 from serving.live import Serving
-from serving.web.answers import AnonymousEvent, AnonymousQuery, Answer, json
+from serving.web.answers import AnonymousEvent, AnonymousEvents, AnonymousQuery, Answer, json
 from serving.web.errors import Refusal, invalid
 from serving.web.limits import K_DEFAULT, K_MAX, exclusions, id_in_bounds, read_json
 from serving.web.openapi import After, ItemPath, accepts, answers
@@ -132,14 +132,14 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         "/recommend",
         tags=["recommend"],
         summary="Items for a visitor, from their events alone",
-        responses=answers(Answer, 413, 422, 504),
-        openapi_extra=accepts(list[AnonymousEvent] | AnonymousQuery),
+        responses=answers(Answer, 413, 422, 503, 504),
+        openapi_extra=accepts(AnonymousEvents | AnonymousQuery),
     )
     async def recommend_to_visitor(
         request: Request, k: K = K_DEFAULT, exclude: Exclude = "", after: After = None
     ) -> Response:
         """Nothing is kept of the visitor: the list of events is the whole question."""
-        body = await read_json(request, list[AnonymousEvent] | AnonymousQuery)
+        body = await read_json(request, AnonymousEvents | AnonymousQuery)
         query = body if isinstance(body, AnonymousQuery) else AnonymousQuery(events=body)
         await serving.wait(after)
         left_out = exclusions(exclude) if query.exclude is None else frozenset(query.exclude)
@@ -153,7 +153,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         "/items/{item:path}/similar",
         tags=["recommend"],
         summary="Items that belong to an item",
-        responses=answers(Answer, 404, 422, 504),
+        responses=answers(Answer, 404, 422, 503, 504),
     )
     async def similar(item: ItemPath, k: K = K_DEFAULT, after: After = None) -> Response:
         """What people who look at this item look at as well."""
@@ -168,7 +168,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         "/trending",
         tags=["recommend"],
         summary="What is popular now",
-        responses=answers(Answer, 422, 504),
+        responses=answers(Answer, 422, 503, 504),
     )
     async def trending(k: K = K_DEFAULT, after: After = None) -> Response:
         """The same list for everybody, from time-decayed counts."""

@@ -7,17 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["register"]
+from serving.commands.options import AsJson, Broker, SettingsFile
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
-Broker = Annotated[
-    str | None,
-    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
-]
-SettingsFile = Annotated[
-    Path | None,
-    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
-]
+__all__ = ["register"]
 
 
 Topics = Annotated[
@@ -76,9 +68,9 @@ def record(
       everlearn record all.parquet --topics everlearn.clicks,everlearn.purchases --json
     """
     import json
-    import signal
 
     from serving.progress import progress_bar
+    from serving.stopping import interrupted_when_told
     from streams.record import Range, record_topics
     from streams.settings import load_settings
 
@@ -86,8 +78,7 @@ def record(
     names = [name.strip() for name in topics.split(",")] if topics else None
     chosen = Range.parse(start, stop)
     # A service manager's stop ends a recording as Ctrl-C does: what has come is kept.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with progress_bar("recording") as update:
+    with interrupted_when_told(), progress_bar("recording") as update:
         counts = record_topics(
             settings,
             file,

@@ -9,23 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    import threading
+from serving.commands.options import AsJson, Broker, SettingsFile
 
+if TYPE_CHECKING:
     from streams.shop import Shop
     from streams.simulate import Simulated
 
 __all__ = ["register"]
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
-Broker = Annotated[
-    str | None,
-    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
-]
-SettingsFile = Annotated[
-    Path | None,
-    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
-]
 
 
 def send(
@@ -203,8 +193,9 @@ def _run_simulation(
     from dataclasses import asdict
 
     from serving.progress import progress_bar
+    from serving.stopping import told_to_stop
 
-    with _interrupted() as stop, progress_bar("simulating") as update:
+    with told_to_stop() as stop, progress_bar("simulating") as update:
         done = run(
             seconds=seconds,
             events=events,
@@ -225,22 +216,6 @@ def _run_simulation(
             f"{done.asked:,} lists asked for, {done.clicked_shown:,} clicked, "
             f"{done.failed_requests:,} requests failed"
         )
-
-
-@contextmanager
-def _interrupted() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C and SIGTERM set, so that the shop closes in order."""
-    import signal
-    import threading
-
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 @contextmanager

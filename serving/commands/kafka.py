@@ -7,24 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.commands.options import AsJson, Broker, SettingsFile
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from threading import Event
 
     from streams.settings import Settings
     from streams.topics import TopicReport
 
 __all__ = ["register"]
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
-Broker = Annotated[
-    str | None,
-    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
-]
-SettingsFile = Annotated[
-    Path | None,
-    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
-]
 
 topics = typer.Typer(help="Make and list the topics of the settings.", no_args_is_help=True)
 
@@ -39,10 +30,10 @@ def broker(as_json: AsJson = False) -> None:
       everlearn broker
       everlearn broker --json
     """
+    from serving.stopping import told_to_stop
     from streams.broker import EMBEDDED_LIMITS, EmbeddedBroker
 
-    stopped = _stopped_by_signal()
-    with EmbeddedBroker() as embedded:
+    with told_to_stop() as stopped, EmbeddedBroker() as embedded:
         _announce("Embedded broker", embedded.address, EMBEDDED_LIMITS, as_json)
         while not stopped.wait(1.0):
             pass
@@ -66,10 +57,14 @@ def kafka(
       everlearn kafka --port 19092 --data ~/kafka-data
     """
     from learners.errors import BrokerError
+    from serving.stopping import told_to_stop
     from streams.apache import KAFKA_VERSION, ApacheKafka
 
-    stopped = _stopped_by_signal()
-    with ApacheKafka(port=port, data=data, say=lambda text: typer.echo(text, err=True)) as apache:
+    # Told before it is up, a broker that is starting is stopped in order, too.
+    with (
+        told_to_stop() as stopped,
+        ApacheKafka(port=port, data=data, say=lambda text: typer.echo(text, err=True)) as apache,
+    ):
         kept = f"Topics are kept in {apache.data}" + ("." if data else ", until it stops only.")
         _announce(f"Apache Kafka {KAFKA_VERSION}", apache.address, kept, as_json)
         while not stopped.wait(0.2):
@@ -156,17 +151,6 @@ def _announce(what: str, address: str, more: str, as_json: bool) -> None:
     typer.echo(
         f"{what} at {address}, until Ctrl-C\n\n  export EVERLEARN_BROKER={address}\n\n{more}"
     )
-
-
-def _stopped_by_signal() -> Event:
-    """Return what Ctrl-C and SIGTERM set; a broker that is starting is then stopped in order."""
-    import signal
-    import threading
-
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    return stopped
 
 
 def _print_json(data: object) -> None:

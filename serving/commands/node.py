@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.commands.options import AsJson, Broker, SettingsFile
+
 if TYPE_CHECKING:
     from streams.settings import Described
 
 __all__ = ["register"]
 
-SettingsFile = Annotated[
-    Path | None,
-    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
-
-
-Broker = Annotated[
-    str | None,
-    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
-]
 Port = Annotated[int | None, typer.Option("--port", help="Port of the API; 0 takes a free one.")]
 
 

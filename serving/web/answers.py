@@ -14,6 +14,7 @@ __all__ = [
     "Accepted",
     "Alive",
     "AnonymousEvent",
+    "AnonymousEvents",
     "AnonymousQuery",
     "Answer",
     "ErasureAnswer",
@@ -53,10 +54,13 @@ class AnonymousEvent(msgspec.Struct, kw_only=True):
     timestamp: Seconds | None = None
 
 
+AnonymousEvents = Annotated[list[AnonymousEvent], msgspec.Meta(max_length=500)]
+
+
 class AnonymousQuery(msgspec.Struct, kw_only=True):
     """Events, oldest first, and how to answer them."""
 
-    events: Annotated[list[AnonymousEvent], msgspec.Meta(max_length=500)]
+    events: AnonymousEvents
     k: Annotated[int, msgspec.Meta(ge=1, le=500)] | None = None
     exclude: list[Literal["seen", "bought"]] | None = None
 
@@ -139,6 +143,10 @@ class Health(msgspec.Struct, kw_only=True):
     fingerprint: Annotated[
         str | None,
         msgspec.Meta(description="hash of the learnt state, once nothing is left to learn"),
+    ]
+    fingerprint_positions: Annotated[
+        dict[str, int] | None,
+        msgspec.Meta(description="what the fingerprint belongs to: next offset per partition"),
     ]
     error: Problem | None = None
 

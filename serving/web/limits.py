@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,14 +14,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.web.errors import Refusal, envelope, invalid
 
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
 __all__ = [
     "BODY_BYTES",
+    "EVENTS_MAX",
     "ID_BYTES",
     "K_DEFAULT",
     "K_MAX",
     "BodyLimit",
     "exclusions",
     "id_in_bounds",
+    "is_loopback",
     "read_json",
     "writer",
 ]
@@ -29,6 +35,7 @@ BODY_BYTES = 64 * 1024
 ID_BYTES = 128
 K_DEFAULT = 10
 K_MAX = 500
+EVENTS_MAX = 1000  # of one request; each takes memory and the loop until it is acknowledged
 EXCLUSIONS = frozenset({"seen", "bought"})
 
 
@@ -83,12 +90,15 @@ async def read_json(request: Request, kind: Any) -> Any:
         raise invalid(f"the body is not what this route takes: {error}") from error
 
 
-def writer(token: str | None) -> Callable[[Request], None]:
+def writer(settings: Settings) -> Callable[[Request], None]:
     """A check that a request may write: the bearer token when one is set, and no foreign page.
 
     Browsers name the page that sends a request in `Origin`; one that is not ours is refused, so
-    that no web page can publish events through a reader's browser.
+    that no web page can publish events through a reader's browser. A page may also come from a
+    name that its owner has pointed at this node: where no token keeps it out, the page must be of
+    this machine or of the address that the node listens on.
     """
+    token = settings.token.get_secret_value() if settings.token else None
     expected = f"Bearer {token}".encode() if token else None
 
     def check(request: Request) -> None:
@@ -100,10 +110,36 @@ def writer(token: str | None) -> Callable[[Request], None]:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            raise Refusal(403, f"writes from a page of {origin!r} are not accepted")
+        if origin is not None and not _is_ours(
+            origin, request.headers.get("host"), None if token else settings.host
+        ):
+            raise Refusal(403, f"writes from a page of {origin[:200]!r} are not accepted")
 
     return check
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a name or an address reaches this machine only.
+
+    >>> [is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "shop")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_ours(origin: str, host: str | None, only: str | None) -> bool:
+    """Tell whether a page is of the host that was asked, and (if given) of no name but this."""
+    try:
+        page = urlsplit(origin)
+    except ValueError:
+        return False
+    name = page.hostname
+    if name is None or host is None or page.netloc.lower() != host.lower():
+        return False
+    return only is None or is_loopback(name) or name == only.lower()
 
 
 def _has_body(scope: Scope) -> bool:

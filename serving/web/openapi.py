@@ -19,7 +19,7 @@ from serving.web.answers import (
     Health,
     UserAnswer,
 )
-from serving.web.limits import ID_BYTES, K_DEFAULT, K_MAX
+from serving.web.limits import EVENTS_MAX, ID_BYTES, K_DEFAULT, K_MAX
 from streams.events import EVENT_TYPES
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ REFUSALS = {
     401: "The bearer token is missing or wrong",
     403: "The request was sent by a foreign web page",
     404: "Nothing is known of this id",
-    413: "The body is larger than 64 KiB",
+    413: "The body is larger than 64 KiB, or holds more than 1,000 events",
     422: "The request is out of bounds",
-    503: "The broker did not acknowledge, or the node is not ready",
+    503: "The broker did not acknowledge, or too many requests wait for a position",
     504: "The position was not learnt in time",
 }
 
@@ -99,7 +99,7 @@ def accepts_events() -> dict[str, Any]:
             },
         },
     }
-    either = {"anyOf": [one, {"type": "array", "items": one}]}
+    either = {"anyOf": [one, {"type": "array", "items": one, "maxItems": EVENTS_MAX}]}
     return {"requestBody": {"required": True, "content": _content(either)}}
 
 
@@ -173,7 +173,9 @@ def _recommend() -> dict[str, Any]:
         "description": "A user nobody has seen gets what is popular. Pass `k`, what to leave "
         "out, and the token of your last write to read it back.",
         "parameters": parameters,
-        "responses": {str(status): answer for status, answer in answers(Answer, 422, 504).items()},
+        "responses": {
+            str(status): answer for status, answer in answers(Answer, 422, 503, 504).items()
+        },
     }
 
 

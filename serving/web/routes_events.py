@@ -14,7 +14,7 @@ from learners.errors import DeliveryError
 from serving.live import Serving, position_token
 from serving.web.answers import Accepted, RejectedEvent, json
 from serving.web.errors import Refusal
-from serving.web.limits import read_json, writer
+from serving.web.limits import EVENTS_MAX, read_json, writer
 from serving.web.openapi import accepts_events, answers, needs_token
 from serving.web.publish import Message, Shaper
 from streams.decode import Rejected
@@ -25,8 +25,7 @@ __all__ = ["acknowledged", "add_routes"]
 def add_routes(app: FastAPI, serving: Serving) -> None:
     """Add the route that publishes events."""
     shaper = Shaper(serving.settings)
-    secret = serving.settings.token
-    check = Depends(writer(secret.get_secret_value() if secret else None))
+    check = Depends(writer(serving.settings))
 
     @app.post(
         "/events",
@@ -34,17 +33,24 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         summary="Publish events",
         dependencies=[check],
         responses=answers(Accepted, 401, 403, 413, 422, 503),
-        openapi_extra=accepts_events() | needs_token(secret is not None),
+        openapi_extra=accepts_events() | needs_token(serving.settings.token is not None),
     )
     async def publish_events(request: Request) -> Response:
-        """One event or a list of them, each with its `type`.
+        """One event or a list of at most 1,000, each with its `type`.
 
         An event without `event_id` or `timestamp` gets one here. Each event stands for itself:
         one that is refused is named in `rejected` and the others are published. Send your own
         `event_id` to be able to repeat a request: a repeated event is learnt once.
         """
         events = await read_json(request, dict[str, Any] | list[Any])
-        messages, rejected = _sort_out(events if isinstance(events, list) else [events], shaper)
+        events = events if isinstance(events, list) else [events]
+        if len(events) > EVENTS_MAX:
+            raise Refusal(
+                413,
+                f"{len(events):,} events are too many for one request; "
+                f"send at most {EVENTS_MAX:,} at once",
+            )
+        messages, rejected = _sort_out(events, shaper)
         for refusal in rejected:
             serving.metrics.refuse(refusal.reason)
         positions = await acknowledged(serving, messages)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import FastAPI, Query
 from starlette.responses import Response
@@ -15,40 +15,59 @@ from serving.metrics import CONTENT_TYPE_LATEST
 from serving.web.answers import Alive, Health, Problem, json
 from serving.web.openapi import answers
 
-__all__ = ["Fingerprint", "add_routes"]
+__all__ = ["Fingerprint", "Known", "add_routes"]
+
+
+COST = 50  # of the node's time, at most one part in so many goes into fingerprints
+WAIT_SECONDS = 5.0
+
+
+class Known(NamedTuple):
+    """A fingerprint, and the next offsets of the partitions that it belongs to."""
+
+    text: str
+    positions: dict[str, int]
 
 
 class Fingerprint:
     """The fingerprint of what was learnt: kept while nothing moves, else computed sparingly.
 
-    Hashing the whole state costs, and learning waits meanwhile. So a node that is asked in passing
-    spends at most a fiftieth of its time on it; `?fingerprint=1` always gets one.
+    Hashing the whole state costs, and learning waits meanwhile. So a node spends at most a fiftieth
+    of its time on it, however often it is asked. `?fingerprint=1` asks while events arrive, too: it
+    waits some seconds for its turn, and then gets the last one, which tells what it belongs to.
     """
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, wait_seconds: float = WAIT_SECONDS) -> None:
         self.serving = serving
-        self.positions: dict[str, int] | None = None
-        self.text: str | None = None
+        self.wait_seconds = wait_seconds
+        self.last: Known | None = None
         self.next_at = 0.0  # seconds of the monotonic clock
         self.lock = asyncio.Lock()
 
-    async def read(self, *, asked: bool, idle: bool) -> str | None:
-        """The fingerprint if it was asked for or costs little, else None."""
+    async def read(self, *, asked: bool, idle: bool) -> Known | None:
+        """The fingerprint if it is that of now, or was asked for; None while there is none."""
+        if asked:
+            await self._turn()
         async with self.lock:
-            if self.positions == self.serving.engine.positions:
-                return self.text
-            if not asked and not (idle and time.monotonic() >= self.next_at):
-                return None
-            started = time.monotonic()
-            self.text = await self.serving.between_batches(self._compute)
-            done = time.monotonic()
-            self.next_at = done + 50 * (done - started)
-            return self.text
+            if not self._is_of_now() and (asked or idle) and time.monotonic() >= self.next_at:
+                started = time.monotonic()
+                self.last = await self.serving.between_batches(self._compute)
+                done = time.monotonic()
+                self.next_at = done + (COST - 1) * (done - started)
+            return self.last if asked or self._is_of_now() else None
 
-    def _compute(self) -> str:
+    async def _turn(self) -> None:
+        """Wait until another may be computed, unless that is not needed or takes too long."""
+        wait = self.next_at - time.monotonic()
+        if not self._is_of_now() and 0 < wait <= self.wait_seconds:
+            await asyncio.sleep(wait)
+
+    def _is_of_now(self) -> bool:
+        return self.last is not None and self.last.positions == self.serving.engine.positions
+
+    def _compute(self) -> Known:
         engine = self.serving.engine
-        self.positions = dict(engine.positions)
-        return engine.fingerprint()
+        return Known(engine.fingerprint(), dict(engine.positions))
 
 
 def add_routes(app: FastAPI, serving: Serving) -> None:
@@ -72,18 +91,20 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
     async def ready(
         fingerprint_wanted: Annotated[
             bool,
-            Query(alias="fingerprint", description="hash the learnt state, even while it moves"),
+            Query(alias="fingerprint", description="tell the last one even while events arrive"),
         ] = False,
     ) -> Response:
         """503 with the reasons while the node catches up or the broker is away.
 
         It answers all the same, from what it knows. `fingerprint` is there once there is nothing
-        left to learn; two nodes with the same fingerprint have learnt the same.
+        left to learn; two nodes with the same fingerprint have learnt the same. Making one holds
+        up learning, so it is made seldom: one that was asked for while events arrive can be older
+        than `positions`, and `fingerprint_positions` says what it belongs to.
         """
         seen = serving.live.ready()
         idle = bool(seen["ready"]) and seen.get("lag") == 0
-        text = await fingerprint.read(asked=fingerprint_wanted, idle=idle)
-        return _health(seen, text)
+        known = await fingerprint.read(asked=fingerprint_wanted, idle=idle)
+        return _health(serving.live.ready(), known)
 
     @app.get("/metrics", tags=["health"], summary="Figures for Prometheus", responses={200: plain})
     async def metrics() -> Response:
@@ -91,7 +112,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         return Response(serving.metrics.page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _health(seen: Mapping[str, Any], fingerprint: str | None) -> Response:
+def _health(seen: Mapping[str, Any], known: Known | None) -> Response:
     ready = bool(seen["ready"])
     reasons = list(seen["reasons"])
     answer = Health(
@@ -102,7 +123,8 @@ def _health(seen: Mapping[str, Any], fingerprint: str | None) -> Response:
         last_checkpoint=seen.get("last_checkpoint"),
         checkpoint_problems=list(seen.get("checkpoint_problems", ())),
         missing_topics=list(seen.get("missing_topics", ())),
-        fingerprint=fingerprint,
+        fingerprint=known.text if known else None,
+        fingerprint_positions=known.positions if known else None,
         error=None if ready else Problem("not_ready", "; ".join(reasons) or "starting", reasons),
     )
     return json(answer, 200 if ready else 503)

@@ -21,14 +21,13 @@ __all__ = ["add_routes"]
 def add_routes(app: FastAPI, serving: Serving) -> None:
     """Add the routes about one user."""
     shaper = Shaper(serving.settings)
-    secret = serving.settings.token
-    check = Depends(writer(secret.get_secret_value() if secret else None))
+    check = Depends(writer(serving.settings))
 
     @app.get(
         "/users/{user:path}",
         tags=["users"],
         summary="Everything the node holds of a user",
-        responses=answers(UserAnswer, 404, 422, 504),
+        responses=answers(UserAnswer, 404, 422, 503, 504),
     )
     async def user(user: UserPath, after: After = None) -> Response:
         """The user's recent events, oldest first, and how many there have been in all."""
@@ -54,7 +53,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         status_code=202,
         dependencies=[check],
         responses=answers(ErasureAnswer, 401, 403, 422, 503, status=202),
-        openapi_extra=needs_token(secret is not None),
+        openapi_extra=needs_token(serving.settings.token is not None),
     )
     async def erase(user: UserPath) -> Response:
         """Publish the erasure; every node forgets the user when it learns that position."""

@@ -1,0 +1,20 @@
+"""Options that several commands have, each defined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["AsJson", "Broker", "SettingsFile"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+Broker = Annotated[
+    str | None,
+    typer.Option("--broker", help="Kafka as host:port; default: that of the settings."),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
+]
