@@ -2,8 +2,8 @@
 
 A kernel calls kernels of other modules, and numba's own cache does not notice when one of those
 changes. So the cache folder carries a digest of every module that holds kernels: any change
-compiles anew, and nothing stale is ever run. `EVERLEARN_CACHE` moves it from the
-user's cache folder.
+compiles anew, and nothing stale is ever run. `EVERLEARN_CACHE` moves it out of the user's cache
+folder.
 
 Kernels take their arrays in named tuples, and bind the arrays of an inner loop to local names
 first: each read of a tuple's array counts a reference, which costs more than the loop's own work.

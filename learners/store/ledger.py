@@ -34,7 +34,7 @@ class Ledger(NamedTuple):
 def make_ledger(dedupe_events: int) -> Ledger:
     """Return books without an entry."""
     dedupe_events = max(dedupe_events, 1)
-    slots = 1 << (2 * dedupe_events).bit_length()
+    slots = 1 << (2 * dedupe_events - 1).bit_length()
     return Ledger(
         np.zeros((2, slots), np.uint64),
         np.zeros(2, np.int64),
