@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,10 @@ __all__ = ["Learning", "LearntHook"]
 log = structlog.get_logger("everlearn.learning")
 
 CLOSE_PUBLISHER_SECONDS = 3.0
+# How long a thread may keep the interpreter while another waits for it: the learner comes back from
+# a kernel several times a millisecond, and must not queue each time behind the loop's decoding.
+SWITCH_SECONDS = 0.0001
+REST = 10.0  # writing checkpoints takes at most the tenth part of the time
 
 T = TypeVar("T")
 
@@ -80,6 +85,7 @@ class Learning(Service):
         self.last_checkpoint: float | None = None
         self.checkpoint_problems: list[str] = []
         self._saved_positions: dict[str, int] = {}
+        self._write_seconds = 0.0
         self._gate = Gate(settings.event_topics())
         self._learner = ThreadPoolExecutor(1, "everlearn-learner")
         self._writer = ThreadPoolExecutor(1, "everlearn-checkpoint")
@@ -144,6 +150,7 @@ class Learning(Service):
         stopped = time.perf_counter() - started
         loop = asyncio.get_running_loop()
         folder = await loop.run_in_executor(self._writer, self.store.write, capture)
+        self._write_seconds = time.perf_counter() - started
         self._saved_positions = dict(capture.manifest["positions"])
         self.last_checkpoint = time.time()
         log.info(
@@ -157,6 +164,7 @@ class Learning(Service):
 
     async def on_start(self) -> None:
         """Take the state folder, load the newest checkpoint, start the threads."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._lock = lock_folder(self.settings.state_dir)
         started = time.perf_counter()
         folder = await self.between_batches(lambda: self.store.load(self.engine))
@@ -191,7 +199,7 @@ class Learning(Service):
     @Service.task
     async def _keep_checkpoints(self) -> None:
         while not self.should_stop:
-            await self.sleep(self.settings.checkpoint_seconds)
+            await self.sleep(max(self.settings.checkpoint_seconds, REST * self._write_seconds))
             if not self.should_stop:
                 await self.save()
 
@@ -232,7 +240,8 @@ class Learning(Service):
         flow = self.flow
         if flow is None:
             return False, None
-        work = flow.source.connected and flow.lag > 0
+        # A broker that is away, or refuses dead letters, is not mended by another process.
+        work = flow.source.connected and flow.lag > 0 and not flow.problem
         return work, (flow.learnt_records, flow.source.sent_records, flow.source.unread)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,8 +32,6 @@ PROBE_SECONDS = 0.5
 REBUILD_SECONDS = 1.0
 PATIENT_SECONDS = 8.0
 STOP_SECONDS = 14.0
-# How long a thread may keep the interpreter from the others: the loop's answers go first.
-SWITCH_SECONDS = 0.0005
 
 
 class NodeRuntime(Service):
@@ -253,7 +250,6 @@ def run_node(
     import uvloop
 
     configure_logs()
-    sys.setswitchinterval(SWITCH_SECONDS)
     told = asyncio.Event()
     deadline = threading.Timer(STOP_SECONDS, _end_now)
     deadline.daemon = True
