@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -42,6 +43,12 @@ TAGS = [
 ]
 
 
+class AnyText(PathConvertor):
+    """A part of the path that is an id: any text, with slashes and line ends."""
+
+    regex = r"[\s\S]*"
+
+
 def make_api(
     engine: Engine,
     publisher: Publisher,
@@ -50,6 +57,7 @@ def make_api(
     *,
     metrics: Metrics | None = None,
     after_seconds: float = 5.0,
+    waiters: int = 512,
     between_batches: BetweenBatches = asyncio.to_thread,
 ) -> FastAPI:
     """Build the API of one node.
@@ -64,6 +72,8 @@ def make_api(
         Where the node counts; by default the API counts alone.
     after_seconds
         How long a read waits for the position in `?after=`.
+    waiters
+        How many reads may wait for one at the same time: each is looked at after every batch.
     between_batches
         Runs a function where nothing is being learnt meanwhile (`Learning.between_batches`).
     """
@@ -75,6 +85,7 @@ def make_api(
         metrics=metrics or Metrics(engine, live),
         after_seconds=after_seconds,
         between_batches=between_batches,
+        places=asyncio.Semaphore(waiters),
     )
     app = FastAPI(
         title="everlearn",
@@ -85,6 +96,7 @@ def make_api(
         docs_url=None,
         redoc_url=None,
     )
+    register_url_convertor("id", AnyText())
     for part in (recommend, routes_events, routes_users, routes_health):
         part.add_routes(app, serving)
     errors.install(app)

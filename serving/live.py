@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import msgspec
@@ -24,8 +24,6 @@ __all__ = ["BetweenBatches", "Live", "Serving", "position_token", "token_positio
 
 
 T = TypeVar("T")
-
-WAITERS_MAX = 512  # each is looked at after every batch
 
 
 class BetweenBatches(Protocol):
@@ -55,7 +53,7 @@ class Serving:
     metrics: Metrics
     after_seconds: float
     between_batches: BetweenBatches
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WAITERS_MAX))
+    places: asyncio.Semaphore  # for those who wait for a position
 
     async def wait(self, after: str | None) -> None:
         """Wait until the position of a token is learnt; refuse (504) when that takes too long.
@@ -75,7 +73,7 @@ class Serving:
         if self.places.locked():
             raise Refusal(
                 503,
-                f"{WAITERS_MAX} requests wait for a position already; ask again, or without after",
+                "too many requests wait for a position already; ask again, or without after",
                 code="busy",
             )
         try:

@@ -126,7 +126,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
     impressions = Impressions(serving)
     engine, metrics = serving.engine, serving.metrics
     to_user = RecommendToUser(serving, impressions)
-    app.router.routes.append(Route("/recommend/{user:path}", to_user, methods=["GET"]))
+    app.router.routes.append(Route("/recommend/{user:id}", to_user, methods=["GET"]))
 
     @app.post(
         "/recommend",
@@ -150,7 +150,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
             return json(impressions.answer(None, items))
 
     @app.get(
-        "/items/{item:path}/similar",
+        "/items/{item:id}/similar",
         tags=["recommend"],
         summary="Items that belong to an item",
         responses=answers(Answer, 404, 422, 503, 504),

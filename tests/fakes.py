@@ -1,59 +1,42 @@
-"""Stand-ins for the parts of a node, so that tests of the API decide what they do and when."""
+"""What stands in for Kafka and for the running node in tests of the API: memory, no threads.
+
+The engine is a real one everywhere. What a stand-in does wrong, it does because it was told to.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from learners.base import Recommendation, UserView
+from learners.base import EngineConfig
+from learners.engine import Engine
 from learners.errors import DeliveryError
+from streams.decode import Gate
+from streams.order import Record
+from streams.settings import Settings
 
-__all__ = ["FakeEngine", "FakeLive", "FakePublisher"]
+__all__ = [
+    "SMALL",
+    "START",
+    "EngineWithFigures",
+    "LogInMemory",
+    "NodeInMemory",
+    "learn",
+]
 
+SMALL = EngineConfig(users=64, items=64, sessions=64, dedupe_events=4096, evaluate_one_in=1)
+START = 1_750_000_000.0  # event time, seconds
 FIGURES = {"hr@10": 0.3, "hr@20": 0.4, "mrr@20": 0.1, "ndcg@20": 0.2, "coverage@20": 0.5, "n": 10}
 
+Message = tuple[str, bytes | None, bytes]
 
-class FakeEngine:
-    """Answers fixed lists; remembers what it was asked."""
 
-    def __init__(self, items: int = 20) -> None:
-        self.clock = 1000.0
-        self.positions: dict[str, int] = {}
-        self.items = [f"item-{place}" for place in range(items)]
-        self.users: dict[str, UserView] = {}
-        self.asked: dict[str, Any] = {}
-        self.fingerprints = 0
+class EngineWithFigures(Engine):
+    """Reports known figures, for tests of what shows figures."""
 
-    def recommend(
-        self,
-        user: str | None = None,
-        *,
-        events: Sequence[tuple[str, str, float]] = (),
-        k: int = 10,
-        exclude: Collection[str] = (),
-    ) -> list[Recommendation]:
-        self.asked = {"user": user, "events": list(events), "k": k, "exclude": set(exclude)}
-        return self.trending(k)
-
-    def similar(self, item: str, k: int) -> list[Recommendation]:
-        return [entry for entry in self.trending(k) if entry.item != item]
-
-    def trending(self, k: int) -> list[Recommendation]:
-        return [
-            Recommendation(item, 1 / (place + 1), {"popularity": 1.0})
-            for place, item in enumerate(self.items[:k])
-        ]
-
-    def user(self, user: str) -> UserView | None:
-        return self.users.get(user)
-
-    def knows_item(self, item: str) -> bool:
-        return item in self.items
-
-    def fingerprint(self) -> str:
-        self.fingerprints += 1
-        return "00c0ffee00c0ffee"
+    def __init__(self) -> None:
+        super().__init__(SMALL)
 
     def report(self) -> dict[str, Any]:
         figures = {"blend": FIGURES, "popularity": FIGURES | {"hr@20": 0.2}}
@@ -73,12 +56,20 @@ class FakeEngine:
         }
 
 
-class FakePublisher:
-    """Acknowledges everything on partition 0, or refuses when told to."""
+class LogInMemory:
+    """Keeps what is published, each topic one partition; fails when told to.
+
+    Attributes
+    ----------
+    refuse_after : int or None
+        Acknowledge no more than so many messages.
+    full : bool
+        Take no more messages that nobody waits for.
+    """
 
     def __init__(self) -> None:
-        self.sent: list[tuple[str, bytes | None, bytes]] = []
-        self.shown: list[tuple[str, bytes | None, bytes]] = []
+        self.sent: list[Message] = []
+        self.shown: list[Message] = []
         self.refuse_after: int | None = None
         self.full = False
 
@@ -89,7 +80,7 @@ class FakePublisher:
         if self.refuse_after is not None and len(self.sent) >= self.refuse_after:
             raise DeliveryError("the broker is away")
         self.sent.append((topic, key, value))
-        return 0, len(self.sent) - 1
+        return 0, sum(other == topic for other, *_ in self.sent) - 1
 
     def publish_nowait(self, topic: str, key: bytes | None, value: bytes, **_: object) -> bool:
         if not self.full:
@@ -97,22 +88,41 @@ class FakePublisher:
         return not self.full
 
 
-class FakeLive:
-    """A node that is ready until told otherwise, and has learnt what it is told it has."""
+class NodeInMemory:
+    """A node that is ready until told otherwise (`health`), and learns when a test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.waiting = 0
         self.health: dict[str, Any] = {
             "ready": True,
             "reasons": [],
             "lag": 0,
-            "positions": {"everlearn.clicks/0": 3},
             "last_checkpoint": 999.0,
         }
-        self.positions: dict[str, int] = {}
 
     def ready(self) -> Mapping[str, Any]:
-        return self.health
+        return self.health | {"positions": dict(self.engine.positions)}
 
     async def learnt(self, positions: Mapping[str, int]) -> None:
-        while any(self.positions.get(label, 0) <= offset for label, offset in positions.items()):
-            await asyncio.sleep(0.001)
+        stands = self.engine.positions
+        self.waiting += 1
+        try:
+            while any(stands.get(label, 0) <= offset for label, offset in positions.items()):
+                await asyncio.sleep(0.001)
+        finally:
+            self.waiting -= 1
+
+
+def learn(engine: Engine, messages: list[Message], settings: Settings) -> None:
+    """Let an engine learn the messages of a log that it has not learnt yet, as a node does."""
+    fresh: list[Record] = []
+    offsets: dict[str, int] = {}
+    for topic, key, value in messages:
+        offset = offsets.get(topic, 0)
+        offsets[topic] = offset + 1
+        if offset >= engine.positions.get(f"{topic}/0", 0):
+            fresh.append(Record(topic, 0, offset, -1, key, value))
+    batch, rejected = Gate(settings.event_topics()).decode(fresh)
+    assert rejected == []
+    engine.learn(batch)

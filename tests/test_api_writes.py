@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
-from learners.base import UserView
 from serving.live import position_token
 from tests.api_nodes import TOKEN, Node, click, error_of, nodes
 
@@ -144,11 +145,14 @@ def test_events_that_the_broker_did_not_take_are_counted(node: Node) -> None:
     "path", ["/recommend/ada", "/trending", "/items/item-0/similar", "/users/ada"]
 )
 def test_a_read_waits_until_the_token_is_learnt(node: Node, path: str) -> None:
-    node.engine.users["ada"] = UserView("ada", [], 0, 0)
-    token = node.client.post("/events", json=click()).json()["token"]
+    for event in (click(item="item-0"), click()):
+        node.send(event)
+    node.learn()
+    token = node.send(click())
     late = error_of(node.client.get(f"{path}?after={token}"), 504)
     assert late["code"] == "deadline"
-    node.live.positions["everlearn.clicks/0"] = 1
+    assert late["detail"] == {"positions": {"everlearn.clicks/0": 2}}
+    node.learn()
     assert node.client.get(f"{path}?after={token}").status_code == 200
 
 
@@ -171,11 +175,84 @@ def test_the_token_opens_writes_and_reads_need_none(locked: Node) -> None:
     assert locked.client.get("/recommend/ada").status_code == 200
 
 
-def test_a_foreign_web_page_cannot_write(node: Node) -> None:
-    headers = {"Origin": "http://evil.example"}
-    error_of(node.client.post("/events", json=click(), headers=headers), 403)
-    own = {"Origin": str(node.client.base_url).rstrip("/")}
-    assert node.client.post("/events", json=click(), headers=own).status_code == 200
+def write(node: Node, origin: str, host: str, **headers: str) -> httpx.Response:
+    return node.client.post(
+        "/events", json=click(), headers={"Origin": origin, "Host": host} | headers
+    )
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://evil.example", "127.0.0.1:8080"),
+        ("http://[", "127.0.0.1:8080"),
+        ("http://[", "["),
+        ("null", "127.0.0.1:8080"),
+        ("null", ""),
+        ("", ""),
+        # A name that its owner has pointed at this machine.
+        ("http://evil.example", "evil.example"),
+        ("http://evil.example:8080", "evil.example:8080"),
+        ("http://127.0.0.1.evil.example", "127.0.0.1.evil.example"),
+        ("http://192.0.2.7:8080", "192.0.2.7:8080"),
+    ],
+)
+def test_a_foreign_web_page_cannot_write(node: Node, origin: str, host: str) -> None:
+    assert error_of(write(node, origin, host), 403)["code"] == "forbidden"
+    assert error_of(node.client.delete("/users/ada", headers={"Origin": origin, "Host": host}), 403)
+    assert node.publisher.sent == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "LOCALHOST"])
+def test_a_page_of_this_machine_can_write(node: Node, host: str) -> None:
+    assert write(node, f"http://{host}", host).status_code == 200
+
+
+def test_a_page_of_the_bound_host_can_write(make_node: Callable[..., Node]) -> None:
+    node = make_node(host="shop.internal")
+    assert write(node, "http://shop.internal:8080", "shop.internal:8080").status_code == 200
+    error_of(write(node, "http://evil.example", "evil.example"), 403)
+
+
+def test_with_a_token_any_name_of_the_node_will_do(locked: Node) -> None:
+    shown = {"Authorization": f"Bearer {TOKEN}"}
+    assert write(locked, "http://shop.example", "shop.example", **shown).status_code == 200
+    error_of(write(locked, "http://evil.example", "shop.example", **shown), 403)
+    error_of(write(locked, "http://shop.example", "shop.example"), 401)
+
+
+def test_a_thousand_events_are_accepted_and_one_more_is_not(node: Node) -> None:
+    answer = node.client.post("/events", json=[1] * 1000).json()
+    assert [refusal["index"] for refusal in answer["rejected"]] == list(range(1000))
+    refused = node.client.post("/events", json=[1] * 1001)
+    assert "1,001 events" in error_of(refused, 413)["message"]
+    error_of(node.client.post("/events", content=b"[" + b"1," * 32_000 + b"1]"), 413)
+    items = node.client.get("/openapi.json").json()["paths"]["/events"]["post"]["requestBody"]
+    assert items["content"]["application/json"]["schema"]["anyOf"][1]["maxItems"] == 1000
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [{f"everlearn.clicks/{n}": 1 for n in range(1001)}, {"everlearn.clicks/0": -1}, {"a/0": 1.5}],
+    ids=["many", "negative", "fraction"],
+)
+def test_a_token_that_no_answer_gives_is_refused(node: Node, positions: Any) -> None:
+    answer = node.client.get(f"/recommend/ada?after={position_token(positions)}")
+    assert "must be a token" in error_of(answer, 422)["message"]
+
+
+def test_those_who_wait_are_bounded(make_node: Callable[..., Node]) -> None:
+    node = make_node(after_seconds=20, waiters=2)
+    path = f"/recommend/ada?after={node.send(click())}"
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(node.client.get, path) for _ in range(2)]
+        while node.live.waiting < 2:
+            assert not any(answer.done() for answer in waiting)
+        assert error_of(node.client.get(path), 503)["code"] == "busy"
+        assert node.client.get("/recommend/ada").status_code == 200
+        node.learn()
+        assert [answer.result().status_code for answer in waiting] == [200, 200]
+    assert node.client.get(path).status_code == 200
 
 
 def test_64_kib_is_accepted_and_a_byte_more_is_not(node: Node) -> None:

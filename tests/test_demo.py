@@ -21,7 +21,7 @@ from serving.demo_view import DemoView
 from serving.figures import Figures, parse_figures
 from serving.metrics import Metrics
 from streams.simulate import Simulated
-from tests.fakes import FakeEngine, FakeLive
+from tests.fakes import EngineWithFigures, NodeInMemory
 
 START_SECONDS = 90.0  # the kernels may have to be compiled
 
@@ -71,7 +71,8 @@ def test_the_table_sets_the_blend_against_popularity() -> None:
 
 
 def test_figures_are_read_from_the_metrics_page() -> None:
-    metrics = Metrics(FakeEngine(), FakeLive())  # type: ignore[arg-type]
+    engine = EngineWithFigures()
+    metrics = Metrics(engine, NodeInMemory(engine))
     metrics.answered("recommend", 0.25)
     figures = parse_figures(metrics.page().decode())
     assert figures.events == 12

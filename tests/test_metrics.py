@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.api import make_api
 from serving.metrics import Metrics
 from streams.settings import Settings
-from tests.fakes import FakeEngine, FakeLive, FakePublisher
+from tests.fakes import EngineWithFigures, LogInMemory, NodeInMemory, learn
 from tests.served import serving
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -21,12 +21,15 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(FakeEngine(), FakeLive())  # type: ignore[arg-type]
+    engine = EngineWithFigures()
+    event = b'{"event_id": "e", "timestamp": 1000, "user": "ann", "item": "item-1"}'
+    learn(engine, [("everlearn.clicks", b"ann", event)], Settings())
+    return Metrics(engine, NodeInMemory(engine))
 
 
 @pytest.fixture
 def client(metrics: Metrics) -> Iterator[httpx.Client]:
-    app = make_api(metrics.engine, FakePublisher(), Settings(), metrics.live, metrics=metrics)  # type: ignore[arg-type]
+    app = make_api(metrics.engine, LogInMemory(), Settings(), metrics.live, metrics=metrics)  # type: ignore[arg-type]
     with serving() as running, running.client(app) as client:
         yield client
 

@@ -11,12 +11,14 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 
+from learners.engine import Engine
 from serving.api import make_api
 from streams.settings import Settings
-from tests.fakes import FakeEngine, FakeLive, FakePublisher
+from tests.fakes import SMALL, LogInMemory, NodeInMemory
 from tests.served import serving
 
-app = make_api(FakeEngine(), FakePublisher(), Settings(), FakeLive())  # type: ignore[arg-type]
+engine = Engine(SMALL)
+app = make_api(engine, LogInMemory(), Settings(), NodeInMemory(engine), after_seconds=0.05)  # type: ignore[arg-type]
 schema = schemathesis.openapi.from_dict(app.openapi())
 
 

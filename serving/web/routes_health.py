@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
+from time import monotonic
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import FastAPI, Query
@@ -49,18 +49,18 @@ class Fingerprint:
         if asked:
             await self._turn()
         async with self.lock:
-            if not self._is_of_now() and (asked or idle) and time.monotonic() >= self.next_at:
-                started = time.monotonic()
+            if not self._is_of_now() and (asked or idle) and monotonic() >= self.next_at:
+                started = monotonic()
                 self.last = await self.serving.between_batches(self._compute)
-                done = time.monotonic()
+                done = monotonic()
                 self.next_at = done + (COST - 1) * (done - started)
             return self.last if asked or self._is_of_now() else None
 
     async def _turn(self) -> None:
         """Wait until another may be computed, unless that is not needed or takes too long."""
-        wait = self.next_at - time.monotonic()
-        if not self._is_of_now() and 0 < wait <= self.wait_seconds:
-            await asyncio.sleep(wait)
+        deadline = monotonic() + self.wait_seconds
+        while not self._is_of_now() and monotonic() < self.next_at <= deadline:
+            await asyncio.sleep(self.next_at - monotonic())
 
     def _is_of_now(self) -> bool:
         return self.last is not None and self.last.positions == self.serving.engine.positions

@@ -24,7 +24,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
     check = Depends(writer(serving.settings))
 
     @app.get(
-        "/users/{user:path}",
+        "/users/{user:id}",
         tags=["users"],
         summary="Everything the node holds of a user",
         responses=answers(UserAnswer, 404, 422, 503, 504),
@@ -47,7 +47,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         )
 
     @app.delete(
-        "/users/{user:path}",
+        "/users/{user:id}",
         tags=["users"],
         summary="Forget a user",
         status_code=202,
