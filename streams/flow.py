@@ -168,7 +168,7 @@ class Flow:
             if unexpected:
                 raise unexpected[0]
             waiting = [letter for letter, _ in failed]
-            self.problem = f"dead letters wait: {failed[0][1]}" if failed else ""
+            self.problem = _letters_wait(failed[0][1]) if failed else ""
             if failed:
                 log.warning("dead letters wait", letters=len(failed), problem=str(failed[0][1]))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -177,6 +177,13 @@ class Flow:
         await self._letters.publish(
             self._letters_topic, letter.key, letter.value, int(time.time() * 1000), letter.headers
         )
+
+
+def _letters_wait(error: BaseException) -> str:
+    return (
+        f"dead letters cannot be put away, and learning waits for that: {error}; if their topic is "
+        "missing, `everlearn topics create` makes it"
+    )
 
 
 def dead_letter(rejected: Rejected) -> Letter:

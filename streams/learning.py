@@ -181,6 +181,8 @@ class Learning(Service):
             seconds=round(time.perf_counter() - started, 3),
         )
         await self.between_batches(load_everything)
+        # The first capture is slow, because memory for the copy must be found; nobody waits now.
+        await self.between_batches(lambda: self.store.capture(self.engine))
         self.publisher.start()
         self._watchdog.start()
         self.loaded = True

@@ -121,8 +121,10 @@ class BatchSource(Service):
                     await self._turn()
                 except (KafkaError, OSError) as error:
                     self._unreached(error)
+                    self._rewind()
                     await self.sleep(RETRY_SECONDS)
         finally:
+            self.connected, self.problem = False, "reading has stopped"
             await self._close()
             self._finished.set()
 
@@ -150,8 +152,7 @@ class BatchSource(Service):
             self.next_offsets[part] = records[-1].offset + 1
             self.ends[part] = max(self.ends[part], readable_end(consumer, tp))
             self.buffer.add(part, records)
-        if not fetched:
-            await self._skip_unseen(consumer)
+        await self._skip_unseen(consumer)
         await self._hand_on(self.buffer.release(self._more()))
         self._throttle(consumer)
 
@@ -160,13 +161,23 @@ class BatchSource(Service):
     ) -> dict[TopicPartition, list[KafkaRecord]]:
         """Read carefully, after a batch somewhere could not be unpacked."""
         log.warning("a batch cannot be read, and is passed over", problem=repr(error))
+        self._rewind()
+        await self._ask_ends(consumer)
         n = self.settings.fetch_records
         fetched: dict[TopicPartition, list[KafkaRecord]] = {}
         for part in self._more():
-            start, end = self.next_offsets[part], self.ends[part]
+            tp, start, end = TopicPartition(*part), self.next_offsets[part], self.ends[part]
+            if tp in consumer.paused():
+                continue
             if records := await read_around(consumer, part, start, end, n):
-                fetched[TopicPartition(*part)] = records
+                fetched[tp] = records
         return fetched
+
+    def _rewind(self) -> None:
+        """Go back to what comes next: an error takes with it the records fetched beside it."""
+        if self._consumer is not None:
+            for part, offset in self.next_offsets.items():
+                self._consumer.seek(TopicPartition(*part), offset)
 
     async def _hand_on(self, records: list[KafkaRecord]) -> None:
         n = self.settings.fetch_records
@@ -182,7 +193,10 @@ class BatchSource(Service):
         return [part for part, end in self.ends.items() if self.next_offsets[part] < end]
 
     async def _skip_unseen(self, consumer: AIOKafkaConsumer) -> None:
-        """Move past offsets without a record: transaction marks, and what compaction removed."""
+        """Move past offsets without a record: transaction marks, and what compaction removed.
+
+        At the end of a partition they would hold the others back, however busy those are.
+        """
         for part in self._more():
             tp = TopicPartition(*part)
             if tp not in consumer.paused():
@@ -239,11 +253,9 @@ class BatchSource(Service):
             consumer.seek(TopicPartition(*part), offset)
 
     def _assign(self, consumer: AIOKafkaConsumer) -> None:
-        tps = {TopicPartition(*part): offset for part, offset in self.next_offsets.items()}
-        if tps:
-            consumer.assign(list(tps))
-        for tp, offset in tps.items():
-            consumer.seek(tp, offset)
+        if self.next_offsets:
+            consumer.assign([TopicPartition(*part) for part in self.next_offsets])
+        self._rewind()
 
     async def _checked(
         self, consumer: AIOKafkaConsumer, stands: Mapping[TopicPart, int | None]

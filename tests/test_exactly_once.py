@@ -79,11 +79,11 @@ def test_a_full_log_gives_the_fingerprint_of_a_run_without_faults_through_20_kil
         traffic.send(event)
     traffic.flush()
 
-    killed = node(tmp_path / "killed", apache_kafka, prefix, evaluate_one_in=4)
+    killed = node(tmp_path / "killed", apache_kafka, prefix, evaluate_one_in=8)
     kill_again_and_again(killed, secrets.randbelow(2**32))
     killed.start().until_learnt(traffic.books.ends)
     assert killed.stop() == 0
-    calm = node(tmp_path / "calm", apache_kafka, prefix, evaluate_one_in=4)
+    calm = node(tmp_path / "calm", apache_kafka, prefix, evaluate_one_in=8)
     calm.start().until_learnt(traffic.books.ends)
     assert calm.stop() == 0
 
