@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from learners.checkpoint import CheckpointStore
+from learners.engine import Engine
 from serving.child import NodeProcess, clean_environment
 from streams.broker import EmbeddedBroker
+from streams.settings import Settings
 
 TOKEN = "only-for-this-test"  # noqa: S105
 
@@ -86,6 +90,30 @@ def test_a_node_from_its_first_event_to_a_restart(node: NodeProcess, client: htt
         assert client.get("/health/ready?fingerprint=1").json()["fingerprint"] == fingerprint
         assert client.get("/users/ann").status_code == 404
         assert client.get("/users/bob").json()["total_events"] == 1
+
+
+def test_sigterm_ends_a_node_within_15_seconds_with_a_last_checkpoint(
+    node: NodeProcess, client: httpx.Client
+) -> None:
+    node.environment = {**node.environment, "EVERLEARN_CHECKPOINT_SECONDS": "3600"}
+    with node:
+        node.wait_until_live()
+        write(client, click("ann", "tea"), click("bob", "pot"))
+        until_learnt(client, "click", 2)
+        positions = client.get("/health/ready").json()["positions"]
+        store = CheckpointStore(node.state_dir)
+        assert store.newest_manifest() is None
+        assert node.process is not None
+        node.process.send_signal(signal.SIGTERM)
+        assert node.process.wait(15) == 0
+    manifest = store.newest_manifest()
+    assert manifest is not None
+    assert manifest["events"] == 2
+    assert manifest["positions"] == positions
+    engine = Engine(Settings().engine)
+    assert store.load(engine) is not None
+    assert engine.fingerprint() == manifest["fingerprint"]
+    assert engine.user("ann") is not None
 
 
 def until_learnt(client: httpx.Client, kind: str, count: int, seconds: float = 20.0) -> None:
