@@ -18,6 +18,7 @@ from streams.broker import EmbeddedBroker
 from streams.order import KafkaRecord, Record, label, merge_order
 from streams.settings import Settings
 from streams.source import BatchSource, Fetch
+from tests.batches import constantly
 
 DEADLINE_SECONDS = 30.0
 
@@ -285,6 +286,24 @@ class TestOnApacheKafka:
         records = read(settings, 1, during=lambda source, _: sources.append(source))
         assert [r.value for r in records] == [b"yes"]
         assert asyncio.run(settles(settings)) == 0
+
+    def test_a_transaction_on_one_topic_holds_no_busy_topic_back(
+        self, apache_kafka: ApacheKafka, admin: AdminClient, topic: str, prefix: str
+    ) -> None:
+        busy = f"{prefix}busy"
+        for created in admin.create_topics([NewTopic(busy, 1)]).values():
+            created.result(20)
+        producer = Producer(
+            {"bootstrap.servers": apache_kafka.address, "transactional.id": f"{topic}-writer"}
+        )
+        producer.init_transactions(20)
+        producer.begin_transaction()
+        producer.produce(topic, b"ends with a mark", partition=0, timestamp=1000)
+        producer.commit_transaction(20)
+        with constantly(apache_kafka.address, busy):
+            settings = settings_for(apache_kafka.address, [topic, busy])
+            records = read(settings, 300)
+        assert sum(record.topic == busy for record in records) >= 299
 
 
 async def settles(settings: Settings) -> int:
