@@ -222,7 +222,8 @@ class ApacheKafka:
 
     def _format(self, java: list[str], properties: Path) -> None:
         cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        tool = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+        options = (f"--cluster-id={cluster}", "-c", str(properties))  # it may begin with a dash
+        tool = ("kafka.tools.StorageTool", "format", *options)
         done = subprocess.run([*java, *tool], capture_output=True, text=True)  # noqa: S603
         if done.returncode:
             raise BrokerError(
