@@ -142,7 +142,7 @@ def test_newest_checkpoint_is_shown(tmp_path: Path) -> None:
 def test_capacity_beyond_this_machine_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.doctor.os.sysconf", lambda _: 1000)
+    monkeypatch.setattr("serving.doctor.os.sysconf", lambda _: 100)
     memory = findings(settings_for(tmp_path, "127.0.0.1:1"))["memory"]
     assert memory.status == "warn"
     assert "engine.users" in memory.cure

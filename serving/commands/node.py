@@ -53,9 +53,16 @@ def node(
     }
     loaded = load_settings(file, **flags)
 
+    from learners.errors import EverlearnError
     from serving.node import run
 
-    raise typer.Exit(run(loaded))
+    try:
+        code = run(loaded)
+    except EverlearnError as error:
+        _leave(1, f"everlearn: {error}")
+        raise
+    _leave(code)
+    raise typer.Exit(code)
 
 
 def demo(
@@ -146,6 +153,24 @@ def _print_settings(described: Sequence[Described]) -> None:
         set_by = origin if origin == "default" else f"[bold]{origin}[/bold]"
         table.add_row(name, Text(shown), set_by, meaning)
     Console().print(table)
+
+
+def _leave(code: int, last_words: str = "") -> None:
+    """End now if a thread would keep the process: all is saved, and nobody stops it any more.
+
+    A Faust app that is stopped while it starts leaves one behind.
+    """
+    import os
+    import sys
+    import threading
+
+    if all(each.daemon or each is threading.main_thread() for each in threading.enumerate()):
+        return
+    if last_words:
+        print(last_words, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def register(app: typer.Typer) -> None:
