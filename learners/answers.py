@@ -106,8 +106,11 @@ class Answers:
         if row < 0:
             latest = list(events)[-1 : -MOST_QUERY - 1 : -1]
             self._ask([item for item, *_ in latest], [kind for _, kind, _ in latest])
+        excluded = self._excluded(row, events, exclude)
         asked = 0 if row >= 0 else min(len(events), MOST_QUERY)
-        return self._best(row, asked, now, k, self._excluded(row, events, exclude))
+        if row < 0 and not (self.memory.work.query[:asked] >= 0).any():
+            return self._cold(k, excluded)
+        return self._best(row, asked, now, k, excluded)
 
     def similar(self, now: float, item: str, k: int) -> list[Recommendation]:
         """Answer as if somebody had just clicked on one item."""
@@ -197,6 +200,17 @@ class Answers:
             for row in self._popular(k - len(best), shown, SCORED_LIFE):
                 best.append(Recommendation(ids[row], 0.0, {}))
         return best
+
+    def _cold(self, k: int, excluded: NDArray[np.int32]) -> list[Recommendation]:
+        """Answer somebody of whom nothing is known: the blend has learnt from queries only."""
+        best = self._popular(k, excluded, SCORED_LIFE)
+        weight = self.memory.popular.arrays.weight[best, SCORED_LIFE]
+        shares = weight / max(float(weight.sum()), 1e-300)
+        parts = weight / max(float(weight.max(initial=0.0)), 1e-300)
+        return [
+            Recommendation(self.memory.items.ids[row], share, {"popularity": round(part, 4)})
+            for row, share, part in zip(best, shares.tolist(), parts.tolist(), strict=True)
+        ]
 
     def _popular(self, k: int, shown: NDArray[np.int32], life: int) -> list[int]:
         """Return the k most popular rows that may be shown, best first."""

@@ -93,6 +93,19 @@ def test_the_blend_foresees_what_popularity_cannot(learnt: Engine) -> None:
     assert learnt.report()["purchases"]["blend"]["n"] > 20
 
 
+def test_somebody_unknown_gets_what_is_popular() -> None:
+    engine = Engine(CONFIG)
+    events = checkerboard(1500)
+    loved = [(CLICK, f"fan{i}", f"i{i % 3}", 16_000.0 + i) for i in range(300)]
+    engine.learn(batch_of([*events, *loved]))
+    for answer in (
+        engine.recommend("nobody", k=3),
+        engine.recommend(events=[("?", "click", 1.0)], k=3),
+    ):
+        assert {each.item for each in answer} == {"i0", "i1", "i2"}
+        assert [each.score for each in answer] == sorted((e.score for e in answer), reverse=True)
+
+
 def test_an_anonymous_visitor_is_served_from_the_session_alone(learnt: Engine) -> None:
     answer = learnt.recommend(events=[("i2", "click", 1.0), ("i4", "click", 2.0)], k=2)
     assert answer[0].item == "i6"
