@@ -16,7 +16,7 @@ from streams.datasets import Dataset
 from streams.events import Event, Item
 from streams.publisher import Publisher
 from streams.settings import Settings, TopicSettings
-from streams.shapes import ROLES, in_shape_of
+from streams.shapes import ROLES, in_shape_of, key_of
 from streams.topics import TopicReport, create_topics, list_topics
 
 __all__ = ["EventWriter", "Imported", "import_dataset", "parse_speed", "prepare_topics"]
@@ -65,10 +65,11 @@ class EventWriter:
         kind = str(event.__struct_config__.tag)
         topic = self.topics[kind]
         if topic.mapped:
-            value = msgspec.json.encode(in_shape_of(topic, msgspec.to_builtins(event)))
+            fields = msgspec.to_builtins(event)
+            key, value = key_of(topic, fields), msgspec.json.encode(in_shape_of(topic, fields))
         else:
+            key = event.item if isinstance(event, Item) else getattr(event, "user", "")
             value = msgspec.json.encode(event)
-        key = event.item if isinstance(event, Item) else getattr(event, "user", "")
         self.publisher.put(topic.name, key.encode(), value, round(event.timestamp * 1000))
         self.types[kind] += 1
 

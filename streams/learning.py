@@ -236,7 +236,7 @@ class Learning(Service):
         """Show the watchdog that the loop turns."""
         while not self.should_stop:
             self._watchdog.beat()
-            await self.sleep(1.0)
+            await self.sleep(self._watchdog.interval)
 
     def _signs_of_life(self) -> tuple[bool, object]:
         flow = self.flow

@@ -8,10 +8,12 @@ machine, learns what the node learnt.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,13 +37,20 @@ SCHEMA = {
     "value": pl.Binary,
 }
 METADATA_KEY = "everlearn"
+ABOUT = "about.json"  # beside the parts
 FORMAT = 1
 PART_ROWS = 250_000
+
+log = logging.getLogger("everlearn.record")
 
 
 @dataclass(frozen=True, slots=True)
 class LogAbout:
-    """What a recorded log says of itself; `recorded_at` in seconds UTC."""
+    """What a recorded log says of itself.
+
+    `recorded_at`, when the recording ended (seconds UTC), is the wall clock of its replay: nothing
+    in it arrived later.
+    """
 
     topics: dict[str, TopicSettings]
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -49,9 +58,9 @@ class LogAbout:
 
     @classmethod
     def of(cls, settings: Settings, topics: Sequence[str]) -> Self:
-        """Describe a recording of these topics that starts now."""
+        """Describe a recording of these topics; its writer notes when it ended."""
         known = settings.event_topics()
-        return cls({name: known[name] for name in topics}, settings.engine, time.time())
+        return cls({name: known[name] for name in topics}, settings.engine)
 
     def to_json(self) -> str:
         """Write it as the file's metadata holds it."""
@@ -78,7 +87,8 @@ class LogAbout:
 class LogWriter:
     """Writes a recorded log of any size: parts beside the file, joined and renamed at `close`.
 
-    Use it as a context manager; after an error nothing is left but what was there before.
+    Use it as a context manager; after an error nothing is left but what was there before. Parts
+    that a killed recording has left are kept as a log beside the file.
     """
 
     def __init__(self, path: Path, about: LogAbout) -> None:
@@ -91,8 +101,9 @@ class LogWriter:
 
     def __enter__(self) -> Self:
         try:
-            shutil.rmtree(self._parts, ignore_errors=True)
+            self._rescue()
             self._parts.mkdir(parents=True)
+            (self._parts / ABOUT).write_text(self.about.to_json())
         except OSError as error:
             raise DataError(f"cannot write {self.path}: {error}; name another file") from error
         return self
@@ -107,11 +118,25 @@ class LogWriter:
     def close(self) -> None:
         """Join what was appended into the file, in one step."""
         self._write_part()
-        whole = self._parts / "whole.parquet"
-        metadata = {METADATA_KEY: self.about.to_json()}
-        pl.scan_parquet(self._part_paths).sink_parquet(whole, metadata=metadata)
-        whole.replace(self.path)
+        self._join(self._part_paths, replace(self.about, recorded_at=time.time()), self.path)
         shutil.rmtree(self._parts)
+
+    def _join(self, parts: list[Path], about: LogAbout, path: Path) -> None:
+        whole = self._parts / "whole"
+        metadata = {METADATA_KEY: about.to_json()}
+        pl.scan_parquet(parts).sink_parquet(whole, metadata=metadata)
+        whole.replace(path)
+
+    def _rescue(self) -> None:
+        """Make a log of what a recording that was killed had on disk."""
+        if parts := sorted(self._parts.glob("*.parquet")):
+            about = LogAbout.from_json((self._parts / ABOUT).read_text())
+            ended = replace(about, recorded_at=parts[-1].stat().st_mtime)
+            names = (self.path.with_name(f"{self.path.name}.rescued-{n}") for n in count(1))
+            path = next(path for path in names if not path.exists())
+            self._join(parts, ended, path)
+            log.warning("a recording was killed; what it had on disk is now %s", path)
+        shutil.rmtree(self._parts, ignore_errors=True)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
@@ -122,7 +147,9 @@ class LogWriter:
     def _write_part(self) -> None:
         if self._frames or not self._part_paths:
             path = self._parts / f"{len(self._part_paths):06d}.parquet"
-            pl.concat([pl.DataFrame(schema=SCHEMA), *self._frames]).write_parquet(path)
+            half = path.with_suffix(".half")  # renamed when whole: a kill leaves whole parts
+            pl.concat([pl.DataFrame(schema=SCHEMA), *self._frames]).write_parquet(half)
+            half.replace(path)
             self._part_paths.append(path)
             self._frames = []
 

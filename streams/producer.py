@@ -20,7 +20,7 @@ from streams.events import Click, Erasure, Event, Impression, Item, Purchase
 from streams.order import Record
 from streams.security import kafka_python_options
 from streams.settings import load_settings
-from streams.shapes import ROLES, in_shape_of
+from streams.shapes import ROLES, in_shape_of, key_of
 
 if TYPE_CHECKING:
     from kafka import KafkaProducer
@@ -194,7 +194,7 @@ class EventProducer:
     def _checked(self, topic: TopicSettings, fields: Mapping[str, Any]) -> Record:
         kind, seconds = fields["type"], fields["timestamp"]
         milliseconds = int(seconds * 1000) if math.isfinite(seconds) else 0
-        key = str(fields["item" if kind == "item" else "user"]).encode("utf-8", "surrogatepass")
+        key = key_of(topic, fields).encode("utf-8", "surrogatepass")
         value = msgspec.json.encode(in_shape_of(topic, fields))
         record = Record(topic.name, 0, 0, milliseconds, key, value)
         verdict = self._gate.decode_one(record)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from learners.errors import BrokerError, SettingsError, TopicError
+from learners.errors import BrokerError, TopicError
 from streams.broker import is_embedded
 from streams.log import SCHEMA, LogAbout, LogWriter
+from streams.ranges import EVERYTHING, Range
 from streams.security import confluent_options
 from streams.settings import Settings
 
@@ -27,60 +26,12 @@ __all__ = ["EVERYTHING", "Range", "TopicReader", "record_topics"]
 FETCH = 10_000
 POLL_SECONDS = 0.2
 TIMEOUT_SECONDS = 15.0
+SILENCE_SECONDS = 30.0
 
 log = logging.getLogger("everlearn.record")
 
 Part = tuple[str, int]
 Progress = Callable[[int, int], None]  # records read, records to read
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Which records: offsets (in every partition) or record times in seconds; `stop` is outside."""
-
-    start_offset: int = 0
-    stop_offset: int | None = None
-    start_time: float | None = None
-    stop_time: float | None = None
-
-    @classmethod
-    def parse(cls, start: str | None, stop: str | None) -> Range:
-        """Read `--from` and `--to`: an offset, or a time as ISO 8601 (UTC without a zone).
-
-        >>> Range.parse("100", "2025-06-01T12:00")
-        Range(start_offset=100, stop_offset=None, start_time=None, stop_time=1748779200.0)
-        """
-        values: dict[str, Any] = {}
-        for end, text in (("start", start), ("stop", stop)):
-            if text is not None and text.isascii() and text.isdigit():
-                values[f"{end}_offset"] = int(text)
-            elif text is not None:
-                values[f"{end}_time"] = _seconds(text)
-        return cls(**values)
-
-    def keeps(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Keep the records that are inside."""
-        conditions = [pl.col("offset") >= self.start_offset]
-        if self.stop_offset is not None:
-            conditions.append(pl.col("offset") < self.stop_offset)
-        if self.start_time is not None:
-            conditions.append(pl.col("timestamp") >= self.start_time * 1000)
-        if self.stop_time is not None:
-            conditions.append(pl.col("timestamp") < self.stop_time * 1000)
-        return frame.filter(*conditions)
-
-
-EVERYTHING = Range()
-
-
-def _seconds(text: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise SettingsError(
-            f"{text!r} is neither an offset nor a time: write 1200 or 2025-06-01T12:00:00"
-        ) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 class TopicReader:
@@ -139,8 +90,13 @@ class TopicReader:
         waiting = {part for part, stop in self._stop.items() if stop > self._start[part]}
         parts = self._stop if self.follow else waiting
         self._consumer.assign([TopicPartition(*part, self._start[part]) for part in parts])
+        heard = time.monotonic()
         while waiting or self.follow:
             messages = self._consumer.consume(FETCH, POLL_SECONDS)
+            if messages:
+                heard = time.monotonic()
+            elif waiting and time.monotonic() - heard > SILENCE_SECONDS:
+                raise BrokerError(self._silence(waiting))
             records = [message for message in messages if message.error() is None]
             reached = _reached(messages)
             for part, base in _unreadable(messages):
@@ -150,6 +106,18 @@ class TopicReader:
             if records:
                 self.read += len(records)
                 yield self._inside(_frame(records))
+
+    def _silence(self, waiting: Iterable[Part]) -> str:
+        from confluent_kafka import TopicPartition
+
+        places = self._consumer.position([TopicPartition(*part) for part in waiting])
+        offsets = {part: self._start[part] for part in waiting}
+        offsets |= {(at.topic, at.partition): at.offset for at in places if at.offset >= 0}
+        at = ", ".join(f"{topic}/{number} at {offsets[topic, number]}" for topic, number in offsets)
+        return (
+            f"nothing came for {SILENCE_SECONDS:.0f} seconds from {at}, though there is more: the "
+            "broker is away, or what stands there is damaged; begin after it with --from"
+        )
 
     def _inside(self, frame: pl.DataFrame) -> pl.DataFrame:
         if not self.follow:
@@ -194,6 +162,7 @@ class TopicReader:
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             "allow.auto.create.topics": False,
+            "check.crcs": True,  # as a node does
             "log_level": 3,
         }
         return Consumer(options | confluent_options(self.settings), logger=log)

@@ -24,7 +24,8 @@ class Watchdog:
     seconds
         How long nothing may move: the event loop at all, or learning while events wait.
     signs
-        Returns whether there is work, and a value that changes as it is done.
+        Returns whether there is work, and a value that changes as it is done; asked at each beat,
+        where nothing changes what it looks at meanwhile.
     end
         Ends the process; `os._exit` by default, for a process that hangs cannot be asked.
     """
@@ -36,7 +37,9 @@ class Watchdog:
         end: Callable[[int], object] = os._exit,
     ) -> None:
         self.seconds = seconds
-        self._signs = signs
+        self.interval = min(1.0, seconds / 10)
+        self._ask = signs
+        self._signs: tuple[bool, object] = (False, None)
         self._end = end
         self._last_beat = time.monotonic()
         self._stopped = threading.Event()
@@ -52,13 +55,14 @@ class Watchdog:
         self._stopped.set()
 
     def beat(self) -> None:
-        """Note that the event loop turns; call it every second or so."""
+        """Note that the event loop turns, and how work goes; call it there at each interval."""
+        self._signs = self._ask()
         self._last_beat = time.monotonic()
 
     def _watch(self) -> None:
-        seen, moved = self._signs(), time.monotonic()
-        while not self._stopped.wait(min(1.0, self.seconds / 10)):
-            now, signs = time.monotonic(), self._signs()
+        seen, moved = self._signs, time.monotonic()
+        while not self._stopped.wait(self.interval):
+            now, signs = time.monotonic(), self._signs
             if signs != seen or not signs[0]:
                 seen, moved = signs, now
             if now - moved > self.seconds:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
-import struct
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
-from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -27,6 +25,7 @@ from streams.publisher import Publisher
 from streams.record import Range, TopicReader, record_topics
 from streams.settings import Settings, TopicSettings
 from streams.topics import create_topics
+from tests.batches import publish_unreadable
 
 CLICKS, PURCHASES = "everlearn.clicks", "everlearn.purchases"
 START = datetime(2025, 6, 1, tzinfo=UTC).timestamp()
@@ -145,21 +144,6 @@ def test_it_stops_at_the_ends_of_its_start_unless_it_follows(
     assert got == 25
 
 
-def publish_unreadable(broker: str, topic: str, partition: int, codec: int, count: int) -> None:
-    """A batch whose compression nobody can undo; no client would write one, so by hand."""
-    tail = struct.pack(">hiqqqhii", codec, count - 1, 0, 0, -1, -1, -1, count) + b"no such data"
-    body = struct.pack(">ibI", 0, 2, calc_crc32c(tail)) + tail
-    batch = struct.pack(">qi", 0, len(body)) + body
-    name = struct.pack(">h", len(topic)) + topic.encode()
-    produce = struct.pack(">hhih", 0, 7, 1, -1) + struct.pack(">hhi", -1, -1, 5000)
-    place = struct.pack(">i", 1) + name + struct.pack(">iii", 1, partition, len(batch))
-    host, port = broker.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        message = produce + place + batch
-        connection.sendall(struct.pack(">i", len(message)) + message)
-        assert connection.recv(1000)
-
-
 @pytest.mark.parametrize("codec", [1, 5])
 def test_batches_that_nobody_can_decompress_are_passed_over(
     embedded_broker: EmbeddedBroker, tmp_path: Path, codec: int
@@ -183,6 +167,42 @@ def test_a_large_log_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.Mon
     assert records_of(read_log(tmp_path / "log.parquet")[0]) == records
 
 
+def test_a_killed_recording_is_kept_as_a_log_when_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("streams.log.PART_ROWS", 10)
+    records = [Record(CLICKS, 0, i, i, None, b"v") for i in range(25)]
+    killed = LogWriter(tmp_path / "log.parquet", LogAbout({}, EngineConfig(seed=7)))
+    killed.__enter__()
+    for record in records:
+        killed.append(frame_of([record]))
+    with LogWriter(tmp_path / "log.parquet", LogAbout({})) as writer:
+        writer.append(frame_of(records[:1]))
+    rescued, about = read_log(tmp_path / "log.parquet.rescued-1")
+    assert records_of(rescued) == records[:20]
+    assert about.engine.seed == 7
+    assert "log.parquet.rescued-1" in caplog.text
+    assert records_of(read_log(tmp_path / "log.parquet")[0]) == records[:1]
+
+
+def test_a_log_was_recorded_when_it_ended(tmp_path: Path) -> None:
+    about = LogAbout.of(Settings(), [])
+    with LogWriter(tmp_path / "log.parquet", about) as writer:
+        before = time.time()
+        writer.append(frame_of([Record(CLICKS, 0, 0, 0, None, b"v")]))
+    assert before <= read_log(tmp_path / "log.parquet")[1].recorded_at <= time.time()
+
+
+def test_a_recording_that_gets_nothing_says_where(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.record.SILENCE_SECONDS", 1.0)
+    publish(embedded_broker.address, CLICKS, 1)
+    publish_unreadable(embedded_broker.address, CLICKS, 1, 0, 5)  # damaged before its checksum
+    with pytest.raises(BrokerError, match=f"{CLICKS}/1 at .*--from"):
+        record_topics(Settings(broker=embedded_broker.address), tmp_path / "log.parquet")
+
+
 def test_an_interrupted_recording_leaves_the_file_of_before(tmp_path: Path) -> None:
     file = tmp_path / "log.parquet"
     with LogWriter(file, LogAbout({})) as writer:
@@ -200,9 +220,9 @@ parts = st.sampled_from([("a", 0), ("a", 1), ("b", 0)])
 def test_a_log_has_the_order_in_which_a_node_learns(log: list[tuple[tuple[str, int], int]]) -> None:
     offsets = dict.fromkeys([("a", 0), ("a", 1), ("b", 0)], -1)
     records = []
-    for part, time in log:
+    for part, at in log:
         offsets[part] += 1
-        records.append(Record(*part, offsets[part], time, None, b"v"))
+        records.append(Record(*part, offsets[part], at, None, b"v"))
     expected = merge_order(records)
     ordered, watermarks = in_order(
         frame_of([*records, *records]).sample(fraction=1.0, shuffle=True)

@@ -91,3 +91,19 @@ def test_the_watchdog_leaves_a_node_alone_that_works_or_has_nothing_to_do() -> N
         time.sleep(0.005)
     dog.stop()
     assert not ended
+
+
+def test_signs_are_looked_for_where_nothing_changes_them_meanwhile() -> None:
+    here, ended = threading.get_ident(), threading.Event()
+
+    def signs() -> tuple[bool, object]:
+        if threading.get_ident() != here:
+            raise RuntimeError("dictionary changed size during iteration")
+        return True, "nothing moves"
+
+    dog = Watchdog(0.2, signs, lambda code: ended.set())
+    dog.start()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not ended.wait(0.01) and time.monotonic() < deadline:
+        dog.beat()
+    assert ended.is_set()

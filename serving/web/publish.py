@@ -14,7 +14,7 @@ import msgspec
 
 from streams.decode import Gate, Rejected
 from streams.order import Record
-from streams.shapes import ROLES, in_shape_of
+from streams.shapes import ROLES, in_shape_of, key_of
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -54,10 +54,8 @@ class Shaper:
             return Rejected("unknown_type", f"type must be one of {known}, not {kind!r:.100}", None)
         now = time.time()
         complete = {"event_id": uuid4().hex, "timestamp": now} | event
-        key = str(complete.get("item" if kind == "item" else "user", "")).encode(
-            "utf-8", "surrogatepass"
-        )
         try:
+            key = key_of(topic, complete).encode("utf-8", "surrogatepass")
             value = msgspec.json.encode(in_shape_of(topic, complete))
         except (TypeError, ValueError, OverflowError, OSError) as error:
             return Rejected("bad_field", f"not to be written as {topic.name} is: {error}", None)
