@@ -90,7 +90,6 @@ class Batch:
     session: Sequence[str]
     timestamp: NDArray[np.float64]  # event time, seconds UTC
     event_hash: NDArray[np.uint64]  # xxh3_64 of event_id
-    value: NDArray[np.float64]  # price x quantity of a purchase, else 0
     log: NDArray[np.int32]
     logs: Sequence[str]  # e.g. "everlearn.clicks/0"
     catalogue: Mapping[int, CatalogueEntry] = field(default_factory=dict)  # by place in the batch

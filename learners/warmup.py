@@ -26,7 +26,6 @@ def warm_up() -> None:
         session=[""] * n,
         timestamp=np.arange(n, dtype=np.float64) + 1.0,
         event_hash=np.arange(1, n + 1, dtype=np.uint64),
-        value=np.zeros(n),
         log=np.zeros(n, np.int32),
         logs=["warm-up/0"],
     )

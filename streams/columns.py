@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from learners.base import ITEM, KINDS, PURCHASE, Batch, CatalogueEntry
-from streams.events import EVENT_TYPES, Click, Event, Item, Purchase
+from streams.events import EVENT_TYPES, Click, Event, Item
 from streams.order import KafkaRecord, label
 
 __all__ = ["batch_of"]
@@ -53,7 +53,6 @@ def batch_of(
         session=session,
         timestamp=np.fromiter([event.timestamp for event in good], np.float64, n),
         event_hash=_hashes(good),
-        value=_values(good, kind),
         log=log if n == len(log) else log[[event is not None for event in events]],
         logs=logs,
         catalogue={int(i): _entry(cast(Item, good[i])) for i in np.flatnonzero(kind == ITEM)},
@@ -84,14 +83,6 @@ def _texts(
 def _hashes(events: Sequence[Event]) -> NDArray[np.uint64]:
     hashes = [xxh3_64_intdigest(event.event_id.encode()) for event in events]
     return np.fromiter(hashes, np.uint64, len(hashes))
-
-
-def _values(events: Sequence[Event], kind: NDArray[np.uint8]) -> NDArray[np.float64]:
-    values = np.zeros(len(events), np.float64)
-    for place in np.flatnonzero(kind == PURCHASE):
-        bought = cast(Purchase, events[int(place)])
-        values[place] = (bought.price or 0.0) * bought.quantity
-    return values
 
 
 def _entry(item: Item) -> CatalogueEntry:

@@ -286,7 +286,6 @@ def _batch(rows: pl.DataFrame, label: str, position: int) -> Batch:
     rejected = _count_reasons(rows)
     if rejected:
         rows = rows.filter(pl.col("reason").is_null())
-    value = pl.when(pl.col("kind") == PURCHASE).then(pl.col("price") * pl.col("quantity"))
     ids = rows["event_id"].cast(pl.Binary).to_list()
     return Batch(
         kind=rows["kind"].to_numpy(),
@@ -295,7 +294,6 @@ def _batch(rows: pl.DataFrame, label: str, position: int) -> Batch:
         session=rows["session"].fill_null("").to_list(),
         timestamp=rows["timestamp"].to_numpy(),
         event_hash=np.fromiter(map(xxhash.xxh3_64_intdigest, ids), np.uint64, len(ids)),
-        value=rows.select(value.fill_null(0.0)).to_series().to_numpy(),
         log=np.zeros(len(ids), np.int32),
         logs=[label],
         catalogue=_catalogue(rows),

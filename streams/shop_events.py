@@ -103,7 +103,6 @@ class ShopEvents:
             session=[""] * lead + [f"{shop}-{number}" for number in self.session.tolist()],
             timestamp=np.concatenate([[entry.timestamp for entry in entries], self.time]),
             event_hash=np.fromiter(hashes, np.uint64, len(ids)),
-            value=np.concatenate([np.zeros(lead), self.price * self.quantity]),
             log=np.zeros(len(ids), np.int32),
             logs=[label],
             catalogue={i: _entry(item) for i, item in enumerate(entries)},

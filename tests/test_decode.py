@@ -162,7 +162,6 @@ def test_columns_hold_what_each_kind_of_event_says() -> None:
     assert batch.user == ["u", "u", "v", "", "w", ""]
     assert batch.item == ["i", "i", "", "j", "", "z"]
     assert batch.session == ["s", "", "", "", "", ""]
-    assert batch.value.tolist() == [0, 7.5, 0, 0, 0, 0]
     assert batch.timestamp.tolist() == [NOW, NOW, 1, 2, 3, NOW]
     assert batch.event_hash[0] == xxh3_64_intdigest(b"a")
     assert batch.catalogue == {3: CatalogueEntry(price=9), 5: CatalogueEntry(deleted=True)}

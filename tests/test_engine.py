@@ -46,7 +46,6 @@ def batch_of(
         session=[""] * n,
         timestamp=np.array([time for *_, time in events]),
         event_hash=np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in names], np.uint64),
-        value=np.zeros(n),
         log=np.zeros(n, np.int32),
         logs=["clicks/0"],
         catalogue=catalogue or {},
