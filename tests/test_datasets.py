@@ -120,7 +120,7 @@ def through_the_gate(dataset: Dataset) -> Batch:
 
 
 def assert_same(columns: Batch, decoded: Batch) -> None:
-    for name in ("kind", "timestamp", "event_hash", "value", "log"):
+    for name in ("kind", "timestamp", "event_hash", "log"):
         ours, theirs = getattr(columns, name), getattr(decoded, name)
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours, theirs, name)

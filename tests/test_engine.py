@@ -193,7 +193,7 @@ def test_how_events_are_cut_into_batches_changes_nothing(learnt: Engine) -> None
 
 def cut(batch: Batch, start: int, stop: int) -> Batch:
     """Return a part of a batch."""
-    columns = ("kind", "user", "item", "session", "timestamp", "event_hash", "value", "log")
+    columns = ("kind", "user", "item", "session", "timestamp", "event_hash", "log")
     return replace(batch, **{name: getattr(batch, name)[start:stop] for name in columns})
 
 
