@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
 from learners.blend import Blend
-from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked, Models, Workspace, gather
+from learners.candidates import (
+    BACKWARD,
+    COLUMNS,
+    FORWARD_SLOW,
+    KNN,
+    Asked,
+    Models,
+    Workspace,
+    gather,
+)
 from learners.jit import jit
 from learners.prequential import SCORED_LIFE, ask_user, rank
 from learners.sources.transitions import BACKWARD_SHARE
@@ -33,11 +42,14 @@ def _drop(
     left = 0
     for i in range(touched):
         item = items[i]
-        if hidden[item] or (excluded == item).any():
-            continue
-        items[left] = item
-        column[left] = column[i]
-        left += 1
+        shown = not hidden[item]
+        for j in range(len(excluded)):
+            shown = shown and excluded[j] != item
+        if shown and left < i:
+            items[left] = item
+            for c in range(COLUMNS):
+                column[left, c] = column[i, c]
+        left += shown
     return left
 
 

@@ -55,6 +55,7 @@ def make_api(
     settings: Settings,
     live: Live,
     *,
+    impressions: Publisher | None = None,
     metrics: Metrics | None = None,
     after_seconds: float = 5.0,
     waiters: int = 512,
@@ -68,6 +69,8 @@ def make_api(
         What answers, what writes to Kafka, and how the node is set.
     live
         The running node: whether it is ready and what it has learnt.
+    impressions
+        What writes impressions, which nobody waits for; by default the same publisher.
     metrics
         Where the node counts; by default the API counts alone.
     after_seconds
@@ -80,6 +83,7 @@ def make_api(
     serving = Serving(
         engine=engine,
         publisher=publisher,
+        impressions=impressions or publisher,
         settings=settings,
         live=live,
         metrics=metrics or Metrics(engine, live),

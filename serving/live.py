@@ -48,6 +48,7 @@ class Serving:
 
     engine: Engine
     publisher: Publisher
+    impressions: Publisher
     settings: Settings
     live: Live
     metrics: Metrics

@@ -67,7 +67,7 @@ class Impressions:
             impression_id=impression_id,
         )
         key = (user or impression_id).encode()
-        sent = self.serving.publisher.publish_nowait(self.topic, key, self.encode(shown))
+        sent = self.serving.impressions.publish_nowait(self.topic, key, self.encode(shown))
         self.serving.metrics.shown(sent is not False)
         return Answer(
             as_of=as_of(self.serving.engine.clock), impression_id=impression_id, items=list(items)

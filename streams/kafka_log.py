@@ -22,8 +22,10 @@ CONSUMER_OPTIONS: Mapping[str, Any] = {
     "enable_auto_commit": False,
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
-    # How long an idle fetch may keep a partition waiting that was paused when it was sent.
-    "fetch_max_wait_ms": 100,
+    # A fetch is answered when it is worth the answer, or after 10 ms: answering each event alone
+    # took twice the node's time, and a partition that was paused must not wait for an idle fetch.
+    "fetch_max_wait_ms": 10,
+    "fetch_min_bytes": 64 * 1024,
     "max_partition_fetch_bytes": FETCH_BYTES,
     "request_timeout_ms": int(REQUEST_SECONDS * 1000),
     "retry_backoff_ms": 100,
