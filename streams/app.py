@@ -49,6 +49,7 @@ def make_app(settings: Settings, learning: Learning | None = None) -> faust.App:
         f"everlearn-{settings.node_name}",
         broker=[f"kafka://{address.strip()}" for address in settings.broker.split(",")],
         broker_credentials=credentials(settings),
+        datadir=str(settings.state_dir / "faust"),
         **APP_OPTIONS,
     )
     if learning is None:
