@@ -45,6 +45,7 @@ def make_app(settings: Settings, learning: Learning | None = None) -> faust.App:
     learning
         What owns the engine, when it is to outlive the app; else the app starts and stops its own.
     """
+    settings.state_dir.mkdir(parents=True, exist_ok=True)  # Faust makes no parents of its folder
     app = faust.App(
         f"everlearn-{settings.node_name}",
         broker=[f"kafka://{address.strip()}" for address in settings.broker.split(",")],
