@@ -13,7 +13,14 @@ from streams.order import TopicPart, label
 from streams.security import aiokafka_options
 from streams.settings import Settings
 
-__all__ = ["Checked", "check_stands", "find_partitions", "open_consumer", "readable_end"]
+__all__ = [
+    "Checked",
+    "check_stands",
+    "close_consumer",
+    "find_partitions",
+    "open_consumer",
+    "readable_end",
+]
 
 REQUEST_SECONDS = 10.0
 FETCH_BYTES = 512 * 1024  # per partition and fetch: a fetch is thrown away when a partition pauses
@@ -58,9 +65,24 @@ async def open_consumer(settings: Settings) -> AIOKafkaConsumer:
         async with asyncio.timeout(REQUEST_SECONDS):
             await consumer.start()
     except BaseException:
-        await consumer.stop()
+        await close_consumer(consumer)
         raise
     return consumer
+
+
+async def close_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Close a consumer, whatever state it is in.
+
+    When a fetch waits to be tried again, aiokafka cancels it and lets that cancellation out: it
+    would end whoever closes, with the connections still open.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        await consumer._client.close()
 
 
 async def find_partitions(

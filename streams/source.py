@@ -17,7 +17,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from mode import Service
 
-from streams.kafka_log import check_stands, find_partitions, open_consumer, readable_end
+from streams.kafka_log import (
+    check_stands,
+    close_consumer,
+    find_partitions,
+    open_consumer,
+    readable_end,
+)
 from streams.order import KafkaRecord, MergeBuffer, TopicPart, label
 from streams.settings import Settings
 from streams.unreadable import UNREADABLE_ERRORS, read_around
@@ -123,6 +129,12 @@ class BatchSource(Service):
                     self._unreached(error)
                     self._rewind()
                     await self.sleep(RETRY_SECONDS)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self.should_stop or (task is not None and task.cancelling()):
+                raise
+            # Let through, it would end reading without a word: a node that is deaf for ever.
+            raise RuntimeError("the Kafka client cancelled reading") from error
         finally:
             self.connected, self.problem = False, "reading has stopped"
             await self._close()
@@ -231,7 +243,7 @@ class BatchSource(Service):
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             self.unreachable_since = time.monotonic()
-            await consumer.stop()
+            await close_consumer(consumer)
 
     async def _extend(self, consumer: AIOKafkaConsumer, parts: Iterable[TopicPart]) -> None:
         """Begin to read partitions, from where the engine stands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.traffic import Traffic, clicks, make_topics
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 DEADLINE_SECONDS = 60.0
+REOPEN_SECONDS = 1.0
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
@@ -31,8 +33,9 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def test_the_node_waits_for_a_broker_that_is_down_and_for_one_that_comes_back(
-    new_apache_kafka: Callable[[], ApacheKafka], tmp_path: Path
+    new_apache_kafka: Callable[[], ApacheKafka], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("streams.source.REOPEN_SECONDS", REOPEN_SECONDS)
     kafka = new_apache_kafka()
     make_topics(kafka.address)
     traffic = Traffic(kafka.address)
@@ -71,6 +74,9 @@ def test_the_node_waits_for_a_broker_that_is_down_and_for_one_that_comes_back(
             await asyncio.to_thread(kafka.kill)
             await is_away(runtime)
             assert runtime.engine.recommend(events[0]["user"])
+            left = time.monotonic()  # for so long that the client is closed, and opened anew
+            await until(lambda: time.monotonic() > left + 3 * REOPEN_SECONDS, "stays away")
+            await is_away(runtime)
             await asyncio.to_thread(kafka.start)
             await publish(2000, 6000)
             await learns_all(runtime)
