@@ -11,6 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -19,8 +20,9 @@ import numpy as np
 from learners.base import Batch
 from streams.columns import batch_of
 from streams.events import EVENT_TYPES, AnyEvent, Event, Impression, Item
-from streams.mapping import MappedReader, Unreadable
+from streams.mapping import UNITS, MappedReader, Unreadable
 from streams.order import KafkaRecord, label
+from streams.words import of_bad_json
 
 if TYPE_CHECKING:
     from streams.settings import TopicSettings
@@ -31,6 +33,9 @@ MAX_BYTES = 65_536
 MAX_DEPTH = 8
 MAX_ID_BYTES = 128
 MAX_AHEAD_SECONDS = 300.0
+# 1990, seconds UTC: an earlier time of somebody else's topic was read in a wrong unit.
+EARLIEST = 631_152_000.0
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 # More than this in one piece is decoded message by message, which needs no second copy.
 MAX_JOINED_BYTES = 8 * 1024 * 1024
 MAX_DETAIL = 300
@@ -178,9 +183,9 @@ class Gate:
         except UnicodeDecodeError as error:
             reason, detail = "invalid_utf8", str(error)
         except msgspec.ValidationError as error:
-            reason, detail = _invalid(str(error)), str(error)
+            reason, detail = _invalid(str(error)), of_bad_json(str(error), record.value)
         except msgspec.DecodeError as error:
-            reason, detail = "malformed_json", str(error)
+            reason, detail = "malformed_json", of_bad_json(str(error), record.value)
         except Exception as error:  # a message must not be able to stop a node
             reason, detail = "undecodable", repr(error)
         return Rejected(reason, detail[:MAX_DETAIL], record)
@@ -197,7 +202,7 @@ class Gate:
         event = mapped(record) if mapped else self._decoders[record.topic].decode(value)
         if not value.isascii() or b"\\u" in value or not (record.key or b"").isascii():
             _check_ids(event)
-        _check_time(event.timestamp, record, now)
+        _check_time(event.timestamp, record, now, topic)
         return event
 
 
@@ -258,15 +263,32 @@ def _ids(event: Event) -> Iterator[tuple[str, str]]:
         yield from (("items", item) for item in event.items)
 
 
-def _check_time(seconds: float, record: KafkaRecord, now: float) -> None:
+def _check_time(seconds: float, record: KafkaRecord, now: float, topic: TopicSettings) -> None:
     known = min(record.timestamp / 1000, now) if record.timestamp >= 0 else now
-    ahead = seconds - known
-    if not seconds <= known + MAX_AHEAD_SECONDS:
-        hint = "; is it in milliseconds? seconds are meant" if seconds > 3e10 else ""
+    latest = known + MAX_AHEAD_SECONDS
+    if not seconds <= latest:
         raise Unreadable(
             "future_timestamp",
-            f"{seconds!r} is {ahead:.0f} seconds ahead, {MAX_AHEAD_SECONDS:.0f} are allowed{hint}",
+            f"timestamp {seconds:.15g} is {round(seconds - known):.15g} seconds ahead, "
+            f"{MAX_AHEAD_SECONDS:.0f} are allowed{_in_other_unit(seconds, latest, topic)}",
         )
+    if topic.mapped and seconds < EARLIEST:
+        day = datetime.fromtimestamp(seconds, UTC).date()
+        hint = _in_other_unit(seconds, latest, topic)
+        raise Unreadable("bad_field", f"timestamp is of {day}, before 1990{hint}")
+
+
+def _in_other_unit(seconds: float, latest: float, topic: TopicSettings) -> str:
+    """Name the unit in which a time would be plausible, if there is one."""
+    unit = topic.timestamp_unit or "s"
+    if unit == "iso":
+        return ""
+    number = seconds * UNITS[unit]
+    for other, parts in UNITS.items():
+        if EARLIEST <= number / parts <= latest:
+            cure = f"set timestamp_unit = {other!r} for" if topic.mapped else "seconds are meant in"
+            return f"; {number:.15g} looks like {UNIT_NAMES[other]}: {cure} {topic.name!r}"
+    return ""
 
 
 def _deletion(record: KafkaRecord, topic: TopicSettings) -> Item:

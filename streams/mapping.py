@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -14,14 +13,17 @@ import msgspec
 
 from streams.events import EVENT_TYPES, Event
 from streams.order import KafkaRecord, label
+from streams.words import of_bad_json, shown
 
 if TYPE_CHECKING:
     from streams.settings import TopicSettings
 
-__all__ = ["MappedReader", "Unreadable"]
+__all__ = ["UNITS", "MappedReader", "Unreadable"]
 
 IDS = {"event_id", "user", "item", "session", "impression_id", "category", "snapshot"}
 TIMES = {"timestamp", "created"}
+# How many of each make a second.
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 FIELD = re.compile(r"(?:at `\$\.|required field `)(\w+)")
 
 
@@ -67,7 +69,7 @@ class MappedReader:
         """
         message = self._decode(cast(bytes, record.value))
         if not isinstance(message, dict):
-            raise Unreadable("bad_field", f"a message is a JSON object, not {_shown(message)}")
+            raise Unreadable("bad_field", f"a message is a JSON object, not {shown(message)}")
         kind = self._kind(message, record)
         given = {}
         for name, place, convert in self._plans[kind]:
@@ -81,7 +83,7 @@ class MappedReader:
         try:
             return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise self._located(str(error)) from None
+            raise self._located(str(error), given) from None
 
     def _plan(self, kind: type[Event]) -> list[tuple[str, _Place, Callable[[Any], Any] | None]]:
         """Each field of a kind of event: its name, its place in a message, how to read it."""
@@ -97,23 +99,23 @@ class MappedReader:
         if self.topic.type != "mixed":
             return EVENT_TYPES[cast(str, self.topic.type)]
         theirs = self._type_place.find(message, record)
-        name = theirs if isinstance(theirs, str) else "" if theirs is None else _shown(theirs)
+        name = theirs if isinstance(theirs, str) else "" if theirs is None else shown(theirs)
         ours = self.topic.types.get(name, name)
         if ours == "ignore":
-            raise Unreadable("ignored", f"the settings ignore type {_shown(theirs)}")
+            raise Unreadable("ignored", f"the settings ignore type {shown(theirs)}")
         if ours not in EVENT_TYPES:
             path = self._type_place.path
-            raise Unreadable("unknown_type", f"{path!r} is {_shown(theirs)}, not a known type")
+            raise Unreadable("unknown_type", f"{path!r} is {shown(theirs)}, not a known type")
         return EVENT_TYPES[ours]
 
-    def _located(self, message: str) -> Unreadable:
+    def _located(self, message: str, given: dict[str, Any]) -> Unreadable:
         """Say where in their message our field comes from."""
         found = FIELD.search(message)
         name = found[1] if found else ""
         path = self.topic.fields.get(name, name)
         origin = f" (read from {path!r})" if path != name else ""
         reason = "id_too_long" if name in IDS and "length <= 128" in message else "bad_field"
-        return Unreadable(reason, message + origin)
+        return Unreadable(reason, of_bad_json(message, given) + origin)
 
 
 class _Place:
@@ -156,14 +158,9 @@ def _seconds(name: str, unit: str, value: Any) -> float:
         if unit == "iso":
             time = datetime.fromisoformat(value)
             return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-        seconds = float(value) / (1000 if unit == "ms" else 1)
+        seconds = float(value) / UNITS[unit]
         if isinstance(value, bool) or not math.isfinite(seconds):
             raise ValueError
         return seconds
     except (TypeError, ValueError, OverflowError):
-        raise Unreadable("bad_field", f"{name} is {_shown(value)}, no time in {unit}") from None
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+        raise Unreadable("bad_field", f"{name} is {shown(value)}, no time in {unit}") from None

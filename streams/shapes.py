@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from streams.events import EVENT_TYPES
+from streams.mapping import UNITS
 
 if TYPE_CHECKING:
     from streams.settings import TopicSettings
@@ -94,8 +95,6 @@ def _as_theirs(topic: TopicSettings, ours: str, value: Any) -> Any:
 
 
 def _in_unit(seconds: float, unit: str | None) -> float | int | str:
-    if unit == "ms":
-        return round(seconds * 1000)
     if unit == "iso":
         return datetime.fromtimestamp(min(seconds, LAST_SECOND), UTC).isoformat()
-    return seconds
+    return seconds if unit in (None, "s") else round(seconds * UNITS[unit])

@@ -114,10 +114,36 @@ def test_a_time_is_judged_by_the_records_own_so_that_a_replay_decides_alike() ->
     assert isinstance(decoded(record(click(), seconds=-0.001)), Click)
 
 
-def test_a_time_in_milliseconds_is_recognised_in_the_detail() -> None:
-    verdict = GATE.decode_one(record(click(timestamp=NOW * 1000)))
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"timestamp": NOW * 1e3}, "1750000000000 looks like milliseconds: seconds are meant"),
+        ({"timestamp": NOW * 1e6}, "looks like microseconds: seconds are meant"),
+        ({"timestamp": 1e300}, "timestamp 1e+300 is 1e+300 seconds ahead, 300 are allowed"),
+        ({"timestamp": NOW + 400}, "timestamp 1750000400 is 400 seconds ahead, 300 are allowed"),
+        ({"timestamp": -1}, "timestamp must be 0 or more, not -1"),
+        ({"user": 17}, "user must be text, not 17"),
+        ({"user": None}, "user must be text, not null"),
+        ({"user": ""}, "user must have 1 or more characters, this has 0"),
+        ({"item": "x" * 129}, "item must have 128 or fewer characters, this has 129"),
+        ({"item": "é" * 65}, "item: 130 bytes, 128 are allowed"),
+        ({"position": 10**300}, "position must be 2,147,483,647 or less, not 1000"),
+        ({"context": "x" * 500}, 'context must be an object, not "xxxxx'),
+        ({"type": "sneeze"}, 'type cannot be "sneeze"'),
+    ],
+)
+def test_a_rejection_says_what_was_wrong_and_the_value(fields: dict[str, Any], detail: str) -> None:
+    verdict = decoded(record(click(**fields)))
     assert isinstance(verdict, Rejected)
-    assert "milliseconds" in verdict.detail
+    assert detail in verdict.detail
+    assert len(verdict.detail) < 160
+    assert "`" not in verdict.detail
+
+
+def test_a_missing_field_is_named() -> None:
+    verdict = decoded(record(b'{"event_id": "e", "timestamp": 1, "user": "u"}'))
+    assert isinstance(verdict, Rejected)
+    assert verdict.detail == "item is missing"
 
 
 def test_a_tombstone_deletes_an_item_and_nothing_else() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from streams.decode import Rejected
+from streams.decode import Gate, Rejected
 from streams.events import Click, Purchase
+from streams.settings import TopicSettings
 from tests.gates import GATE, NOW, decoded, record
 
 
@@ -56,7 +57,7 @@ def test_a_mapped_message_without_a_time_happened_at_its_records() -> None:
         ({"at": True}, "bad_field", "no time in ms"),
         ({"at": "inf"}, "bad_field", "no time in ms"),
         ({"at": NOW * 1000 + 400_000}, "future_timestamp", "seconds ahead"),
-        ({"price": "a lot"}, "bad_field", "price"),
+        ({"price": "a lot"}, "bad_field", 'price must be a number, not "a lot"'),
     ],
 )
 def test_a_mapped_message_is_rejected_in_the_producers_words(
@@ -68,6 +69,42 @@ def test_a_mapped_message_is_rejected_in_the_producers_words(
     assert isinstance(verdict, Rejected)
     assert verdict.reason == expected
     assert detail in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("unit", "at", "hint"),
+    [
+        ("ms", NOW, "1750000000 looks like seconds: set timestamp_unit = 's' for 'web'"),
+        ("ms", NOW * 1e6, "looks like microseconds: set timestamp_unit = 'us'"),
+        ("us", NOW * 1e3, "looks like milliseconds: set timestamp_unit = 'ms'"),
+        ("us", NOW * 1e9, "looks like nanoseconds: set timestamp_unit = 'ns'"),
+        ("s", NOW * 1e3, "looks like milliseconds: set timestamp_unit = 'ms'"),
+        (None, NOW * 1e6, "looks like microseconds: set timestamp_unit = 'us'"),
+        ("ms", 883_612_800, "is of 1970-01-11, before 1990; 883612800 looks like seconds"),
+        ("s", 0, "is of 1970-01-01, before 1990"),
+        ("iso", "1970-02-01", "is of 1970-02-01, before 1990"),
+        ("s", 1e300, "1e+300 seconds ahead"),
+    ],
+)
+def test_a_time_in_another_unit_than_the_settings_say_is_refused(
+    unit: Any, at: float | str, hint: str
+) -> None:
+    topic = TopicSettings(name="web", type="click", fields={"user": "u"}, timestamp_unit=unit)
+    told = record({"u": "u", "item": "i", "timestamp": at}, "web")
+    verdict = Gate({"web": topic}, now=lambda: NOW).decode_one(told)
+    assert isinstance(verdict, Rejected)
+    assert hint in verdict.detail
+    assert len(verdict.detail) < 160
+
+
+@pytest.mark.parametrize(("unit", "parts"), [("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)])
+@pytest.mark.parametrize("seconds", [883_612_800.0, NOW])
+def test_each_unit_of_time_is_read(unit: Any, parts: float, seconds: float) -> None:
+    topic = TopicSettings(name="web", type="click", timestamp_unit=unit)
+    told = record({"user": "u", "item": "i", "timestamp": int(seconds * parts)}, "web")
+    event = Gate({"web": topic}, now=lambda: NOW).decode_one(told)
+    assert isinstance(event, Click)
+    assert event.timestamp == seconds
 
 
 def test_ignored_types_are_counted_but_are_no_dead_letters() -> None:

@@ -19,11 +19,13 @@ NOW = 1_750_000_000.0
 
 ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 seconds = st.integers(0, int(NOW) * 1000).map(lambda milliseconds: milliseconds / 1000)
+since_1990 = st.integers(631_152_000_000, int(NOW) * 1000).map(lambda thousands: thousands / 1000)
 amounts = st.floats(0, 1e12)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("user", "item", "session", "impression_id", "category"), ids),
     **dict.fromkeys(("event_id", "snapshot", "title"), ids),
-    **dict.fromkeys(("timestamp", "created"), seconds),
+    "timestamp": since_1990,
+    "created": seconds,
     **dict.fromkeys(("price", "quantity"), amounts),
     **dict.fromkeys(("available", "deleted"), st.booleans()),
     "position": st.integers(0, 2**31 - 1),
@@ -64,7 +66,7 @@ def topics(draw: st.DrawFn, event: Event) -> TopicSettings:
         type="mixed" if mixed else kind,  # type: ignore[arg-type]
         fields=fields,
         types={"seen": kind, "noise": "ignore"} if mixed and draw(st.booleans()) else {},
-        timestamp_unit=draw(st.sampled_from(["s", "ms", "iso"])),
+        timestamp_unit=draw(st.sampled_from(["s", "ms", "us", "ns", "iso"])),
     )
 
 

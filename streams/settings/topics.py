@@ -54,9 +54,10 @@ class TopicSettings(BaseModel):
     types: dict[str, str] = Field(
         default={}, description="their type = our type, or ignore, where each message names its own"
     )
-    timestamp_unit: Literal["s", "ms", "iso"] | None = Field(
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] | None = Field(
         default=None,
-        description="s or ms since 1970 (s when not set), or iso (UTC where no zone is given)",
+        description="s, ms, us or ns since 1970 (s when not set), or iso (UTC where no zone is "
+        "given)",
     )
 
     @property
