@@ -1,13 +1,15 @@
-"""The command `everlearn`: each module of `serving.commands` adds its own commands here."""
+"""The command line `everlearn`: each module of `serving.commands` adds its own commands here."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
 from learners.errors import EverlearnError
+from serving.commands.group import Group
 
 __all__ = ["app", "main"]
 
@@ -15,11 +17,33 @@ COMMAND_MODULES = ("kafka", "events", "node", "data", "bench")
 
 app = typer.Typer(
     name="everlearn",
-    help="A recommender that never stops learning: a click on Kafka changes the next answer.",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    # Plain help leaves the lines of an example whole, however narrow the terminal.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"everlearn {version('everlearn')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+]
+
+
+@app.callback()
+def everlearn(version: Version = False) -> None:
+    """A recommender that never stops learning: a click on Kafka changes the next answer."""
+
 
 for _module in COMMAND_MODULES:
     import_module(f"serving.commands.{_module}").register(app)

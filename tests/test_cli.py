@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from serving.cli import app
+from streams.settings import Settings, describe
 
 ROOT: Any = typer.main.get_command(app)
 
@@ -41,6 +43,38 @@ def test_every_command_explains_itself_with_an_example(words: tuple[str, ...]) -
     assert command in examples, f"end the docstring with '\\b', 'Examples:' and a {command} line"
 
 
+@pytest.mark.parametrize("words", [*commands(ROOT), ()], ids=" ".join)
+def test_help_is_the_same_with_h_and_cuts_nothing_in_a_narrow_terminal(
+    words: tuple[str, ...],
+) -> None:
+    narrow = run(*words, "-h", COLUMNS="40")
+    wide = run(*words, "--help", COLUMNS="200")
+    for line in wide.partition("Examples:")[2].partition("Options:")[0].splitlines():
+        assert line.strip() in narrow, "an example can be copied as it stands"
+    assert narrow.split() == wide.split(), "the same words, however they are broken"
+    assert "<bool>" not in narrow
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert run("--version") == f"everlearn {version('everlearn')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("node", "--port", "abc"), "'--port': \"abc\" must be a whole number"),
+        (("simulate", "--users", "2"), "'--users': \"2\" must be 4 or more"),
+        (("bench", "latency", "--broker", "no"), "'no' is not one of 'auto', 'apache'"),
+        (("node", "--prot", "1"), "No such option: --prot"),
+        (("simulat",), "Did you mean 'simulate'?"),
+    ],
+)
+def test_a_wrong_flag_is_told_with_its_value(words: tuple[str, ...], told: str) -> None:
+    shown = run(*words, code=2)
+    assert told in shown
+    assert "Input should" not in shown
+
+
 def test_settings_name_the_origin_of_each_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,10 +91,13 @@ def test_settings_name_the_origin_of_each_value(
 
 def test_settings_are_a_table_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERLEARN_TOKEN", "very-secret-token")
-    shown = run("settings", COLUMNS="300")
-    assert "checkpoint_seconds" in shown
-    assert "EVERLEARN_TOKEN" in shown
-    assert "very-secret-token" not in shown
+    shown = run("settings", COLUMNS="40").splitlines()
+    assert "very-secret-token" not in "".join(shown)
+    rows = {row.split()[0]: row for row in shown}
+    assert rows["token"].split()[1:3] == ["**********", "EVERLEARN_TOKEN"]
+    assert "[3600.0, 21600.0, 172800.0, 1209600.0]" in rows["engine.popularity_half_lives_seconds"]
+    for setting in describe(Settings()):
+        assert rows[setting.name].endswith(setting.meaning), "nothing is cut in a pipe"
 
 
 def test_the_example_file_is_a_settings_file(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from serving.commands.group import Group
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -27,6 +29,7 @@ History = Annotated[
 Traffic = Annotated[float, typer.Option(min=0, help="Events a second that are learnt meanwhile.")]
 
 bench = typer.Typer(
+    cls=Group,
     help="Measure this machine: one row per result. Needs the source checkout.",
     no_args_is_help=True,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.commands.group import Group
 from serving.commands.options import AsJson, Broker, SettingsFile
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-topics = typer.Typer(help="Make and list the topics of the settings.", no_args_is_help=True)
+topics = typer.Typer(
+    cls=Group, help="Make and list the topics of the settings.", no_args_is_help=True
+)
 
 
 def broker(as_json: AsJson = False) -> None:
@@ -166,20 +169,16 @@ def _print_topics(settings: Settings, reports: Sequence[TopicReport], as_json: b
             row["differences"] = [difference._asdict() for difference in row["differences"]]
         _print_json(rows)
         return
-    from rich.console import Console
-    from rich.table import Table
-
+    from serving.commands.tables import print_table
     from streams.broker import EMBEDDED_LIMITS
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("topic", "state", "partitions", "cleanup", "days kept"):
-        table.add_column(title, overflow="fold")
+    lines = []
     for report in reports:
         kept = report.retention_days
         days = "" if kept is None else "for ever" if kept < 0 else f"{kept:g}"
-        shown = (report.partitions or "", report.cleanup_policy or "", days)
-        table.add_row(report.name, report.state, *map(str, shown))
-    Console().print(table)
+        partitions, cleanup = str(report.partitions or ""), report.cleanup_policy or ""
+        lines.append((report.name, report.state, partitions, cleanup, days))
+    print_table(("topic", "state", "partitions", "cleanup", "days kept"), lines)
     for report in reports:
         for what, wanted, found in report.differences:
             typer.echo(

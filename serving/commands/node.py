@@ -141,18 +141,13 @@ def settings(
 
 
 def _print_settings(described: Sequence[Described]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from serving.commands.tables import print_table
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("setting", "value", "from", "meaning"):
-        table.add_column(title, overflow="fold")
-    for name, value, origin, meaning in described:
-        shown = "" if value is None else str(value)
-        set_by = origin if origin == "default" else f"[bold]{origin}[/bold]"
-        table.add_row(name, Text(shown), set_by, meaning)
-    Console().print(table)
+    rows = [
+        (name, "" if value is None else str(value), origin, meaning)
+        for name, value, origin, meaning in described
+    ]
+    print_table(("setting", "value", "from", "meaning"), rows)
 
 
 def _leave(code: int, last_words: str = "") -> None:
