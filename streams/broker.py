@@ -6,6 +6,7 @@ import logging
 import secrets
 import socket
 import struct
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,11 +15,20 @@ from learners.errors import BrokerError
 if TYPE_CHECKING:
     from confluent_kafka import Producer
 
-__all__ = ["EMBEDDED_LIMITS", "EmbeddedBroker", "broker_apis", "free_port", "is_embedded"]
+__all__ = [
+    "EMBEDDED_LIMITS",
+    "EmbeddedBroker",
+    "broker_apis",
+    "check_port",
+    "free_port",
+    "is_embedded",
+    "why_unreachable",
+]
 
 EMBEDDED_LIMITS = (
-    "The embedded broker keeps everything in memory, about 5 MB a partition, gone when it stops; "
-    "topics appear on first use with 4 partitions. For data that stays: `make kafka`, or any Kafka."
+    "The embedded broker keeps the newest 5 MB of a partition in memory and drops older events; "
+    "all of it is gone when it stops. Topics appear on first use with 4 partitions. For data that "
+    "stays: `make kafka`, or any Kafka."
 )
 
 API_VERSIONS, CREATE_TOPICS = 18, 19
@@ -30,8 +40,9 @@ PORTS = range(20_000, 32_000)
 class EmbeddedBroker:
     """librdkafka's in-process cluster of one broker, on a free port of 127.0.0.1.
 
-    In memory, about 5 MB kept per partition, gone at exit; it creates topics (4 partitions) on
-    first use only. The system chooses the port.
+    In memory: the newest 5 MiB of a partition, as its producers compressed them, older batches are
+    dropped and all is gone at exit. It creates topics (4 partitions) on first use only. The system
+    chooses the port.
 
     Examples
     --------
@@ -75,14 +86,44 @@ def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody listens on, for a server that starts in a moment."""
     for _ in range(200):
         port = secrets.choice(PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        with suppress(BrokerError):
+            check_port(port)
             return port
     raise BrokerError(f"no free port among {PORTS.start} to {PORTS.stop} on 127.0.0.1")
+
+
+def check_port(port: int) -> None:
+    """Check that a server can listen on a port of 127.0.0.1.
+
+    Raises
+    ------
+    BrokerError
+        Somebody listens there, or this user may not.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or "ports are 0 to 65535"
+            raise BrokerError(
+                f"port {port} of 127.0.0.1 is not free ({why}): stop what listens there, or "
+                "choose another port (--port 0 takes a free one)"
+            ) from error
+
+
+def why_unreachable(broker: str, timeout_seconds: float = 1.0) -> str:
+    """Return why none of `host:port[,host:port]` accepts a connection; nothing if one does."""
+    problems = []
+    for address in broker.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout_seconds).close()
+        except (OSError, ValueError) as error:
+            problems.append(getattr(error, "strerror", None) or str(error))
+            continue
+        return ""
+    return "; ".join(dict.fromkeys(problems))
 
 
 def is_embedded(broker: str, timeout_seconds: float = 3.0) -> bool:

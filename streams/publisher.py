@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from learners.errors import DeliveryError
+from streams.broker import why_unreachable
 from streams.security import confluent_options
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ __all__ = ["Publisher"]
 
 Headers = Sequence[tuple[str, bytes]]
 Acknowledged = tuple[int, int]  # partition, offset
+
+SILENT_SECONDS = 1.5  # messages that wait so long while none is acknowledged raise a doubt
+LOOK_SECONDS = 0.5
+# The client says these again at every attempt to connect; `_ALL_BROKERS_DOWN` says what they mean.
+REPEATED = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE)
+GIVEN_UP = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 log = logging.getLogger("everlearn.publisher")
 
@@ -53,6 +60,8 @@ class Publisher:
         Messages acknowledged by the broker, given up, and never queued.
     last_error : str
         Why the latest message failed, empty while none has.
+    away : str
+        Why nobody answers at the broker's address, empty while nothing speaks against it.
     """
 
     def __init__(
@@ -73,7 +82,13 @@ class Publisher:
         self.failed = 0
         self.dropped = 0
         self.last_error = ""
+        self.away = ""
         self._put_error = ""
+        self._impatient: set[asyncio.Future[Acknowledged]] = set()
+        self._doubted = False
+        self._told: int | None = None
+        self._heard_at = 0.0  # when nothing waited or a message was acknowledged, monotonic clock
+        self._look_at = 0.0
         self._producer: Producer | None = None
         self._poller: threading.Thread | None = None
         self._closing = threading.Event()
@@ -90,9 +105,11 @@ class Publisher:
             "topic.metadata.propagation.max.ms": min(10_000, int(self.delivery_seconds * 1000)),
             "linger.ms": self.linger_milliseconds,
             "reconnect.backoff.max.ms": 1000,
-            "log_level": 3,
+            "log_level": 2,
+            "error_cb": self._troubled,
         }
         self._closing.clear()
+        self._heard_at = time.monotonic()
         self._producer = Producer(options | confluent_options(self.settings), logger=log)
         self._poller = threading.Thread(target=self._poll, name="everlearn-publisher", daemon=True)
         self._poller.start()
@@ -190,15 +207,26 @@ class Publisher:
         value: bytes | None,
         timestamp_ms: int | None = None,
         headers: Headers | None = None,
+        *,
+        patient: bool = True,
     ) -> Acknowledged:
         """Publish a message and return its partition and offset once the broker has it.
+
+        Impatient, it does not wait for a broker that is away, and sends nothing later.
 
         Raises
         ------
         DeliveryError
             The broker refused it or did not acknowledge it in time; names topic and cause.
         """
+        if self.away and not patient:
+            raise DeliveryError(
+                f"no broker answers at {self.broker} ({self.away}): nothing is sent"
+            )
         future: asyncio.Future[Acknowledged] = asyncio.get_running_loop().create_future()
+        if not patient:
+            self._impatient.add(future)
+            future.add_done_callback(self._impatient.discard)
         note = partial(self._note_awaited, future)
         deadline = time.monotonic() + self.delivery_seconds
         while not self._produce(topic, key, value, timestamp_ms, headers, note):
@@ -237,6 +265,20 @@ class Publisher:
     def _poll(self) -> None:
         while not self._closing.is_set() and self._producer is not None:
             self._producer.poll(0.1)
+            self._look(self._producer)
+
+    def _look(self, producer: Producer) -> None:
+        """When in doubt, note whether the broker is away, and give up what does not wait for it."""
+        now = time.monotonic()
+        if not len(producer):
+            self._heard_at = now
+        if now < self._look_at or not (self._doubted or now - self._heard_at > SILENT_SECONDS):
+            return
+        self.away = why_unreachable(self.broker)
+        self._doubted = bool(self.away)
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        if self.away and self._impatient:
+            producer.purge()
 
     def _drain(self, seconds: float) -> int:
         deadline = time.monotonic() + seconds
@@ -251,12 +293,31 @@ class Publisher:
 
     # The poll thread alone calls these, so that plain counters are exact.
 
+    def _troubled(self, error: KafkaError) -> None:
+        self._doubted |= error.code() == KafkaError._ALL_BROKERS_DOWN
+        if error.code() not in (*REPEATED, self._told):
+            self._told = error.code()
+            log.warning("publishing to %s is in trouble: %s", self.broker, error.str())
+
     def _note(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self.delivered += 1
+            self._heard_at = time.monotonic()
+            self._told = None
         else:
             self.failed += 1
-            self.last_error = str(_undelivered(message.topic(), error.str()))
+            self.last_error = str(_undelivered(message.topic(), self._cause(error)))
+
+    def _cause(self, error: KafkaError) -> str:
+        if error.code() == KafkaError._MSG_TIMED_OUT:
+            cause = f"no acknowledgement from {self.broker} within {self.delivery_seconds:g} s"
+        elif error.code() in GIVEN_UP and self.away:
+            cause = f"no broker answers at {self.broker} ({self.away})"
+        elif error.code() in GIVEN_UP:
+            cause = "it still waited when publishing ended"
+        else:
+            return error.str()
+        return f"{cause}; it is not sent again, but may have arrived"
 
     def _note_put(self, error: KafkaError | None, message: Message) -> None:
         self._note(error, message)

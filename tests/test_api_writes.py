@@ -139,6 +139,15 @@ def test_events_that_the_broker_did_not_take_are_counted(node: Node) -> None:
     assert error["code"] == "not_acknowledged"
     assert error["detail"]["acknowledged"] == 1
     assert "2 of 3" in error["message"]
+    assert "event_id" in error["message"]
+
+
+def test_an_erasure_that_the_broker_did_not_take_is_to_be_asked_for_again(node: Node) -> None:
+    node.publisher.refuse_after = 0
+    error = error_of(node.client.delete("/users/ada"), 503)
+    assert error["message"] == (
+        "the erasure was not acknowledged by the broker (the broker is away); ask for it again"
+    )
 
 
 @pytest.mark.parametrize(

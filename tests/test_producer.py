@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -44,6 +45,13 @@ def read(address: str, topic: str, count: int) -> list[Message]:
         return consumer.consume(count, timeout=30)
     finally:
         consumer.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def java_partition(user: str) -> int:
@@ -188,7 +196,9 @@ def test_published_order_is_kept(embedded_broker: EmbeddedBroker) -> None:
     assert [m.timestamp()[1] for m in messages] == list(range(1000, 6000))
 
 
-def test_publisher_without_a_broker_drops_counts_and_says_why() -> None:
+def test_publisher_without_a_broker_drops_counts_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     publisher = Publisher(f"127.0.0.1:{free_port()}", queue_messages=10, delivery_seconds=0.3)
     publisher.start()
     sent = [publisher.publish_nowait("shop", b"k", b"v") for _ in range(12)]
@@ -196,9 +206,38 @@ def test_publisher_without_a_broker_drops_counts_and_says_why() -> None:
     publisher.flush(seconds=30)
     assert (publisher.delivered, publisher.failed, publisher.dropped) == (0, 10, 2)
     assert "'shop'" in publisher.last_error
-    with pytest.raises(DeliveryError, match="'shop'"):
+    with pytest.raises(DeliveryError, match=r"'shop'.*within 0.3 s; .*may have arrived"):
         asyncio.run(publisher.publish("shop", b"k", b"v"))
+    assert caplog.records == [], "its client's attempts to connect are nobody's news"
     publisher.close()
+
+
+def test_an_impatient_message_does_not_outlast_its_broker() -> None:
+    """Refused at once when the broker is known to be away; soon when it goes; and never sent."""
+
+    async def publish(publisher: Publisher) -> None:
+        async with asyncio.timeout(10):
+            await publisher.publish("t", b"k", b"v", patient=False)
+
+    broker = EmbeddedBroker().start()
+    with Publisher(broker.address) as publisher:
+        asyncio.run(publish(publisher))
+        broker.stop()
+        with pytest.raises(DeliveryError, match=f"no broker answers at {broker.address}"):
+            asyncio.run(publish(publisher))
+        with pytest.raises(DeliveryError, match="nothing is sent"):
+            asyncio.run(publish(publisher))
+        assert len(publisher) == 0
+
+
+def test_a_publisher_notices_that_its_broker_is_there() -> None:
+    with socket.socket() as listener:
+        address = f"127.0.0.1:{free_port()}"
+        with Publisher(address) as publisher:
+            until(lambda: "refused" in publisher.away)
+            listener.bind(("127.0.0.1", int(address.split(":")[1])))
+            listener.listen()
+            until(lambda: not publisher.away)
 
 
 def test_closing_gives_up_what_waits() -> None:

@@ -21,6 +21,11 @@ from streams.decode import Rejected
 
 __all__ = ["acknowledged", "add_routes"]
 
+NOT_ACKNOWLEDGED = (
+    "not acknowledged by the broker: {failed} of {asked} ({why}); "
+    "send what failed again, with the same event_id"
+)
+
 
 def add_routes(app: FastAPI, serving: Serving) -> None:
     """Add the route that publishes events."""
@@ -57,10 +62,16 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         return json(Accepted(len(messages), rejected, position_token(positions)))
 
 
-async def acknowledged(serving: Serving, messages: Sequence[Message]) -> dict[str, int]:
-    """Publish, wait for the broker, and answer the newest offset per partition."""
+async def acknowledged(
+    serving: Serving, messages: Sequence[Message], told: str = NOT_ACKNOWLEDGED
+) -> dict[str, int]:
+    """Publish, wait for the broker, and answer the newest offset per partition.
+
+    `told` is said when it fails: `failed` of `asked` messages, and `why`.
+    """
     outcomes = await asyncio.gather(
-        *(serving.publisher.publish(*message) for message in messages), return_exceptions=True
+        *(serving.publisher.publish(*message, patient=False) for message in messages),
+        return_exceptions=True,
     )
     positions: dict[str, int] = {}
     for message, outcome in zip(messages, outcomes, strict=True):
@@ -71,7 +82,7 @@ async def acknowledged(serving: Serving, messages: Sequence[Message]) -> dict[st
         positions[label] = max(offset, positions.get(label, -1))
     failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     if failures:
-        raise _undelivered(failures, len(messages), positions)
+        raise _undelivered(told, failures, len(messages), positions)
     return positions
 
 
@@ -88,15 +99,14 @@ def _sort_out(events: Iterable[Any], shaper: Shaper) -> tuple[list[Message], lis
 
 
 def _undelivered(
-    failures: Sequence[BaseException], asked: int, positions: dict[str, int]
+    told: str, failures: Sequence[BaseException], asked: int, positions: dict[str, int]
 ) -> BaseException:
     first = failures[0]
     if not isinstance(first, DeliveryError):
         return first
     return Refusal(
         503,
-        f"{len(failures)} of {asked} events were not acknowledged by the broker ({first}); "
-        "send them again with the same event_id",
+        told.format(failed=len(failures), asked=asked, why=first),
         code="not_acknowledged",
         more={"acknowledged": asked - len(failures), "token": position_token(positions)},
     )

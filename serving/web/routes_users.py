@@ -17,6 +17,8 @@ from streams.decode import Rejected
 
 __all__ = ["add_routes"]
 
+NOT_ACKNOWLEDGED = "the erasure was not acknowledged by the broker ({why}); ask for it again"
+
 
 def add_routes(app: FastAPI, serving: Serving) -> None:
     """Add the routes about one user."""
@@ -60,5 +62,5 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         message = shaper.message({"type": "erasure", "user": id_in_bounds("user", user)})
         if isinstance(message, Rejected):
             raise invalid(f"the user cannot be named in an erasure: {message.detail}")
-        positions = await acknowledged(serving, [message])
+        positions = await acknowledged(serving, [message], NOT_ACKNOWLEDGED)
         return json(ErasureAnswer(user, position_token(positions)), 202)
