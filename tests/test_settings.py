@@ -110,7 +110,7 @@ def test_what_kubernetes_adds_for_a_service_is_no_mistake(monkeypatch: pytest.Mo
     monkeypatch.setenv("EVERLEARN_PORT_8080_TCP_ADDR", "10.0.0.1")
     load_settings()
     monkeypatch.setenv("EVERLEARN_PORT", "tcp://10.0.0.1:8080")
-    with pytest.raises(SettingsError, match=r"port = 'tcp://10.0.0.1:8080' \(EVERLEARN_PORT\)"):
+    with pytest.raises(SettingsError, match=r'port = "tcp://10.0.0.1:8080" \(EVERLEARN_PORT\)'):
         load_settings()
 
 
@@ -118,34 +118,60 @@ def test_what_kubernetes_adds_for_a_service_is_no_mistake(monkeypatch: pytest.Mo
     ("text", "parts"),
     [
         ("prot = 1", ["prot (everlearn.toml)", "did you mean port?"]),
-        ("[engine]\nseeed = 1", ["engine.seeed", "did you mean seed?"]),
-        ("[security]\nprotcol = 'SSL'", ["security.protcol", "did you mean protocol?"]),
-        ("[topics.clicks]\nnam = 'a'", ["topics.clicks.nam", "did you mean name?"]),
+        ("[engine]\nseeed = 1", ["engine.seeed (everlearn.toml)", "did you mean engine.seed?"]),
+        ("[security]\nprotcol = 'SSL'", ["security.protcol", "did you mean security.protocol?"]),
+        ("[topics.clicks]\nnam = 'a'", ["topics.clicks.nam", "did you mean topics.clicks.name?"]),
         ("[topics.click]\nname = 'a'", ["click", "did you mean clicks?"]),
-        ("[enigne]\nseed = 1", ["enigne", "did you mean engine?"]),
+        ("[enigne]\nseed = 1", ["enigne.seed", "did you mean engine.seed?"]),
         ("zzzzzz = 1", ["zzzzzz", "`everlearn settings` lists them all"]),
-        ("port = 70000", ["port = 70000 (everlearn.toml)", "65535"]),
-        ("port = 'x'", ["port = 'x'", "integer"]),
-        ("checkpoint_keep = 0", ["checkpoint_keep = 0", "greater than or equal to 1"]),
-        ("checkpoint_seconds = nan", ["checkpoint_seconds = nan"]),
+        ("port = 70000", ["port = 70000 (everlearn.toml) must be 65,535 or less"]),
+        ("port = 'x'", ['port = "x" (everlearn.toml) must be a whole number; mend it']),
+        ("port = true", ["port = true (everlearn.toml): a number is meant"]),
+        ("checkpoint_seconds = true", ["checkpoint_seconds = true", "a number is meant"]),
+        ("accept_loss = 'perhaps'", ['accept_loss = "perhaps"', "must be true or false"]),
+        ("node_name = 'a b'", ['node_name = "a b"', "letters, digits, dots"]),
+        ("state_dir = 5", ["state_dir = 5", "must be a path, as text"]),
+        ("seed = 1", ["seed (everlearn.toml) is no setting", "did you mean engine.seed?"]),
+        ("engine = 5", ["engine = 5 (everlearn.toml) must be a table of settings"]),
+        ("[engine]\nseed = true", ["seed = true: a number is meant"]),
+        ("[engine]\nusers = 1e300", ["users = 1e+300 (everlearn.toml) must be a whole number"]),
+        ("checkpoint_keep = 0", ["checkpoint_keep = 0", "must be 1 or more"]),
+        ("checkpoint_seconds = nan", ["checkpoint_seconds = NaN"]),
         ("broker = 'kafka'", ["broker", "'kafka' is no host:port"]),
         ("broker = 'kafka:99999'", ["'kafka:99999' is no host:port"]),
         ("[engine]\nusers = 0", ["users = 0", "(everlearn.toml)", "give 1 to 100000000"]),
-        ("[engine]\nusers = 'x'", ["engine.users = 'x'", "integer"]),
+        ("[engine]\nusers = 'x'", ['engine.users = "x"', "must be a whole number"]),
         (
             "[engine]\ntransition_half_lives_seconds = [1, -5]",
             ["transition_half_lives_seconds = (1.0, -5.0)", "give 1 to"],
         ),
+        (
+            "[engine]\ntransition_half_lives_seconds = [10]",
+            ["engine.transition_half_lives_seconds = [10] (everlearn.toml)", "a list of 2 numbers"],
+        ),
+        (
+            "[engine]\npopularity_half_lives_seconds = 10",
+            ["popularity_half_lives_seconds = 10 (everlearn.toml)", "such as [3600.0, 21600.0,"],
+        ),
+        ("[topics.clicks]\npartitions = false", ["topics.clicks.partitions = false"]),
+        (
+            "[topics.clicks]\nfields = { user = 5 }",
+            ["topics.clicks.fields.user = 5", "must be text"],
+        ),
         ("[security]\nprotocol = 'SASL_SSL'", ["lacks sasl_mechanism, sasl_username"]),
         ("[security]\nca_file = '/no/such'", ["'/no/such' is not a file"]),
-        ("[topics.clicks]\nname = 'a b'", ["topics.clicks.name = 'a b'", "letters, digits"]),
+        ("[topics.clicks]\nname = 'a b'", ['topics.clicks.name = "a b"', "letters, digits"]),
         ("[topics.clicks]\nname = 'everlearn.items'", ["items", "clicks", "name two topics"]),
         ("[topics.clicks]\nretention_days = 0", ["retention_days = 0", "-1 to keep"]),
-        ("[topics.clicks]\ntype = 'clik'", ["topics.clicks.type = 'clik'", "'click'"]),
+        (
+            "[topics.clicks]\ntype = 'clik'",
+            ['topics.clicks.type = "clik"', "must be 'click', 'purchase'"],
+        ),
         ("[topics.clicks]\nfields = { usr = 'a' }", ["fields.usr", "did you mean user?"]),
         ("[topics.clicks]\nfields = { user = 'a..b' }", ["fields.user = 'a..b' is no path"]),
         ("[topics.clicks]\ntypes = { view = 'click' }", ["types", "mixed"]),
         ("[topics.dead_letters]\ntype = 'click'", ["dead_letters carries no events"]),
+        ("[topics.x]\ntype = 'click'", ["topics.x.name (everlearn.toml) is missing: set it"]),
         ("[topics.x]\nname = 'x'", ["x says not what it carries", "set its type"]),
         (
             "[topics.x]\nname = 'x'\ntype = 'mixed'\ntypes = { view = 'clik' }",
@@ -160,6 +186,66 @@ def test_a_wrong_setting_is_named_with_its_value_and_cure(text: str, parts: list
         load_settings()
     for part in parts:
         assert part in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "Input" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "told"),
+    [
+        (
+            "ENGINE_SEED",
+            "1",
+            "EVERLEARN_ENGINE_SEED is no setting; did you mean EVERLEARN_ENGINE__SE",
+        ),
+        ("ENGINE__SEDE", "1", "is no setting; did you mean EVERLEARN_ENGINE__SEED?"),
+        ("SEED", "1", "did you mean EVERLEARN_ENGINE__SEED?"),
+        ("SECURITY_PROTOCOL", "SSL", "did you mean EVERLEARN_SECURITY__PROTOCOL?"),
+        ("TOPICS_CLICKS_NAME", "a", "did you mean EVERLEARN_TOPICS__CLICKS__NAME?"),
+        ("TOPICS__CLICKS_NAME", "a", "did you mean EVERLEARN_TOPICS__CLICKS__NAME?"),
+        ("TOPICS__SHOP__NAM", "a", "did you mean EVERLEARN_TOPICS__SHOP__NAME?"),
+        ("PORT__X", "1", "EVERLEARN_PORT__X is no setting; did you mean EVERLEARN_PORT?"),
+        ("NO_SUCH_THING", "1", "is no setting; `everlearn settings` lists them all"),
+        ("ENGINE__SEED", "x", 'engine.seed = "x" (EVERLEARN_ENGINE__SEED) must be a whole number'),
+        ("ENGINE", '{"seed": "x"}', 'engine.seed = "x" (EVERLEARN_ENGINE) must be a whole'),
+        ("ENGINE", '{"seed": 1', 'EVERLEARN_ENGINE = "{\\"seed\\": 1" is not JSON: write a table'),
+        (
+            "ENGINE__TRANSITION_HALF_LIVES_SECONDS",
+            "10,20",
+            'EVERLEARN_ENGINE__TRANSITION_HALF_LIVES_SECONDS = "10,20" is not JSON: write',
+        ),
+        (
+            "ENGINE__TRANSITION_HALF_LIVES_SECONDS",
+            "[10]",
+            "= [10] (EVERLEARN_ENGINE__TRANSITION_HALF_LIVES_SECONDS) must be a list of 2 numbers",
+        ),
+        ("TOPICS__CLICKS__FIELDS", "user", 'EVERLEARN_TOPICS__CLICKS__FIELDS = "user" is not JSON'),
+        ("PORT", "true", 'port = "true" (EVERLEARN_PORT) must be a whole number'),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_value_and_cure(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, told: str
+) -> None:
+    monkeypatch.setenv(f"EVERLEARN_{variable}", text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert told in str(caught.value)
+
+
+def test_a_table_and_a_part_of_it_may_both_be_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERLEARN_ENGINE", '{"seed": 2, "items": 3}')
+    monkeypatch.setenv("EVERLEARN_ENGINE__SEED", "4")
+    settings = load_settings()
+    assert (settings.engine.seed, settings.engine.items) == (4, 3)
+    assert settings.origins()["engine.seed"] == "EVERLEARN_ENGINE__SEED"
+    assert settings.origins()["engine.items"] == "EVERLEARN_ENGINE"
+
+
+def test_a_token_that_looks_like_json_is_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERLEARN_TOKEN", "[1,2,3,4,5]")
+    token = load_settings().token
+    assert token is not None
+    assert token.get_secret_value() == "[1,2,3,4,5]"
 
 
 def test_wrong_variables_flags_and_files_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +272,11 @@ def test_secrets_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "very-secret-token" not in shown
     assert settings.token is not None
     assert settings.token.get_secret_value() == "very-secret-token"
+    monkeypatch.setenv("EVERLEARN_SECURITY", '{"sasl_password": "pass-word-1"')
+    with pytest.raises(SettingsError, match="EVERLEARN_SECURITY is not JSON") as unread:
+        load_settings()
+    assert "pass-word-1" not in str(unread.value)
+    monkeypatch.delenv("EVERLEARN_SECURITY")
     monkeypatch.setenv("EVERLEARN_TOKEN", "short")
     with pytest.raises(SettingsError, match="8 to 512 visible") as refused:
         load_settings()

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
-from pydantic_core import ErrorDetails
-from pydantic_settings import EnvSettingsSource
-from pydantic_settings import SettingsError as UnreadableError
+from pydantic import ValidationError
 
-from learners.base import EngineConfig
 from learners.errors import SettingsError
-from streams.settings.models import PREFIX, SecuritySettings, Settings, leaves, merged
+from streams.settings.mistakes import fields_of, near, refuse_unknown, told, variable_of
+from streams.settings.models import PREFIX, WHOLE, Settings, leaves, merged
 from streams.settings.texts import OTHER_VARIABLES
-from streams.settings.topics import TopicSettings, nearest
+from streams.words import shown
 
 __all__ = ["DEFAULT_FILE", "load_settings"]
 
 DEFAULT_FILE = "everlearn.toml"
 # Kubernetes sets these in every container beside a service called "everlearn".
 KUBERNETES = re.compile(PREFIX + r"(SERVICE_.*|PORT_\d+_.*)")
-SECRET = re.compile(r"token|password")
+
+Layer = tuple[dict[str, Any], dict[str, str]]  # values, and the origin of each by dotted name
 
 
 def load_settings(file: str | Path | None = None, **flags: Any) -> Settings:
@@ -45,24 +42,27 @@ def load_settings(file: str | Path | None = None, **flags: Any) -> Settings:
         A setting is unknown, malformed or out of bounds, or the file cannot be read.
     """
     path = _path(file)
-    layers = (
-        (str(path), _file(path) if path else {}),
-        ("", _environment()),
-        ("flag", {name: value for name, value in flags.items() if value is not None}),
-    )
+    given = {name: value for name, value in flags.items() if value is not None}
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for origin, layer in layers:
-        named = {name: origin or _variable(name) for name, _ in leaves(layer)}
-        _refuse_unknown(named)
+    for layer, named in (
+        _from(str(path), _file(path) if path else {}),
+        _environment(),
+        _from("flag", given),
+    ):
+        refuse_unknown(named)
         origins |= named
         values = merged(values, layer)
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        raise SettingsError("\n".join(_told(e, origins) for e in error.errors())) from None
+        raise SettingsError(told(error.errors(), values, origins)) from None
     settings._origins.update(origins)
     return settings
+
+
+def _from(origin: str, table: dict[str, Any]) -> Layer:
+    return table, {name: origin for name, _ in leaves(table)}
 
 
 def _path(file: str | Path | None) -> Path | None:
@@ -84,58 +84,36 @@ def _file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}. Mend it there") from None
 
 
-def _variable(name: str) -> str:
-    return PREFIX + name.upper().replace(".", "__")
-
-
-def _environment() -> dict[str, Any]:
-    known = {_variable(name) for name in Settings.model_fields}
-    for variable, text in os.environ.items():
-        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+def _environment() -> Layer:
+    table: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for variable, text in sorted(os.environ.items()):
+        foreign = variable in OTHER_VARIABLES or KUBERNETES.fullmatch(variable)
+        if not text or not variable.startswith(PREFIX) or foreign:
             continue
-        if text and variable.split("__")[0] not in known and not KUBERNETES.fullmatch(variable):
-            raise SettingsError(
-                f"{variable} is no setting{nearest(variable, known) or ': unset it'}"
-            )
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        layer: Any = _from_json(variable, text) if _holds_more(path) else text
+        for name in reversed(path):
+            layer = {name: layer}
+        table = merged(table, layer)
+        origins |= {name: variable for name, _ in leaves(layer)}
+    return table, origins
+
+
+def _holds_more(path: list[str]) -> bool:
+    """Whether a setting is a table or a list, which a variable gives as JSON."""
+    in_list = path[-1] in WHOLE or path[-1].endswith("half_lives_seconds")
+    return in_list or path == ["topics"] or bool(fields_of(path))
+
+
+def _from_json(variable: str, text: str) -> Any:
     try:
-        return EnvSettingsSource(Settings)()
-    except UnreadableError as error:
-        raise SettingsError(
-            f"the environment cannot be read: {error}. Write a table as JSON"
-        ) from None
-
-
-def _refuse_unknown(origins: Mapping[str, str]) -> None:
-    for name, origin in origins.items():
-        parts = name.split(".")
-        for depth, part in enumerate(parts):
-            known = _known(parts[:depth])
-            if known and part not in known:
-                guess = nearest(part, known) or "; `everlearn settings` lists them all"
-                raise SettingsError(f"{name} ({origin}) is no setting{guess}")
-
-
-def _known(table: list[str]) -> list[str]:
-    """Names that a table of settings may hold; none where any will do."""
-    match table:
-        case []:
-            return list(Settings.model_fields)
-        case ["engine"]:
-            return [field.name for field in fields(EngineConfig)]
-        case ["security"]:
-            return list(SecuritySettings.model_fields)
-        case ["topics", _]:
-            return list(TopicSettings.model_fields)
-    return []
-
-
-def _told(error: ErrorDetails, origins: Mapping[str, str]) -> str:
-    """One line: which setting, its value (never a secret), what is wrong, and where to mend it."""
-    name = ".".join(str(part) for part in error["loc"]) or "settings"
-    value, what = error["input"], error["msg"].removeprefix("Value error, ")
-    # A check of a whole table names the setting in its first word.
-    where = origins.get(f"{name}.{what.split()[0]}") or origins.get(name) or ""
-    secret = SECRET.search(name) or isinstance(value, SecretStr)
-    shown = f" = {value!r}" if isinstance(value, str | int | float | list) and not secret else ""
-    cure = "" if "value error" in error["msg"].lower() else "; mend it, or leave it out"
-    return f"{name}{shown}{where and f' ({where})'}: {what}{cure}"
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    held = "" if "SECURITY" in variable else f" = {shown(text)}"
+    meant = variable_of(near(variable.removeprefix(PREFIX).lower().replace("__", "."), cutoff=0.9))
+    cure = 'write a table as {"name": "value"}, a list as [1, 2]'
+    if meant not in (PREFIX, variable):
+        cure = f"did you mean {meant}?"
+    raise SettingsError(f"{variable}{held} is not JSON: {cure}")

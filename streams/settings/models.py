@@ -24,9 +24,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from learners.base import EngineConfig
 from streams.events import EVENT_TYPES
 from streams.settings.texts import ENGINE_BOUNDS, ROLES
-from streams.settings.topics import TopicSettings, nearest
+from streams.settings.topics import Number, TopicSettings, WholeNumber, nearest
 
-__all__ = ["PREFIX", "SecuritySettings", "Settings", "leaves", "merged"]
+__all__ = ["PREFIX", "WHOLE", "SecuritySettings", "Settings", "leaves", "merged"]
 
 PREFIX = "EVERLEARN_"
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
@@ -84,14 +84,11 @@ class SecuritySettings(BaseModel):
         return self
 
 
-def _engine_lists(value: object) -> object:
-    """Read the lists that the environment gives as JSON text."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: json.loads(text) if isinstance(text, str) and text.startswith("[") else text
-        for name, text in value.items()
-    }
+def _engine_numbers(given: object) -> object:
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        if any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"{name} = {json.dumps(value)}: a number is meant, not true or false")
+    return given
 
 
 class Settings(BaseSettings):
@@ -119,37 +116,37 @@ class Settings(BaseSettings):
     broker: str = Field(
         default="127.0.0.1:9092", description="Kafka: host:port, several joined by commas"
     )
-    node_name: str = Field(
-        default="node-1", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="name in logs and metrics"
-    )
+    node_name: str = Field(default="node-1", description="name in logs and metrics")
     state_dir: Path = Field(default=Path("state"), description="folder of the checkpoints")
     host: str = Field(default="127.0.0.1", min_length=1, description="address the API listens on")
-    port: int = Field(
+    port: WholeNumber = Field(
         default=8080, ge=0, le=65535, description="port of the API; 0 takes a free one"
     )
     token: SecretStr | None = Field(
         default=None,
         description="bearer token that writes to the API must show; when not set, none is",
     )
-    checkpoint_seconds: float = Field(
+    checkpoint_seconds: Number = Field(
         default=5.0, gt=0, le=86400, description="seconds between two checkpoints"
     )
-    checkpoint_keep: int = Field(default=3, ge=1, le=1000, description="newest checkpoints kept")
+    checkpoint_keep: WholeNumber = Field(
+        default=3, ge=1, le=1000, description="newest checkpoints kept"
+    )
     accept_loss: bool = Field(
         default=False,
         description="go on, and count, when Kafka dropped events that were not learnt yet",
     )
-    watchdog_seconds: float = Field(
+    watchdog_seconds: Number = Field(
         default=60.0,
         gt=0,
         le=86400,
         description="seconds with a lag and no progress until the node exits",
     )
-    fetch_records: int = Field(
+    fetch_records: WholeNumber = Field(
         default=2000, ge=1, le=100_000, description="records in a fetch, a batch"
     )
     security: SecuritySettings = Field(default=SecuritySettings(), description="TLS and SASL")
-    engine: Annotated[EngineConfig, BeforeValidator(_engine_lists)] = Field(
+    engine: Annotated[EngineConfig, BeforeValidator(_engine_numbers)] = Field(
         default=EngineConfig(), description="how the engine learns; part of every checkpoint"
     )
     topics: dict[str, TopicSettings] = Field(default={}, description="topics by role, and your own")
@@ -176,6 +173,13 @@ class Settings(BaseSettings):
             if found is None or not 0 < int(found[2]) < 65536:
                 raise ValueError(f"{address.strip()!r} is no host:port, such as 127.0.0.1:9092")
         return broker
+
+    @field_validator("node_name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
+            raise ValueError("use 1 to 100 letters, digits, dots, dashes and underscores")
+        return name
 
     @field_validator("token")
     @classmethod

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from streams.events import EVENT_TYPES
 
-__all__ = ["TopicSettings", "nearest"]
+__all__ = ["Number", "TopicSettings", "WholeNumber", "nearest"]
 
 LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -22,6 +22,16 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     """A question that names the known word nearest to a wrong one, or the empty string."""
     close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is meant, not true or false")
+    return value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool)]
 
 
 class TopicSettings(BaseModel):
@@ -38,8 +48,10 @@ class TopicSettings(BaseModel):
     type: EventType | None = Field(
         default=None, description="event type it carries; mixed when each message names its own"
     )
-    partitions: int = Field(default=4, ge=1, le=10_000, description="partitions to create it with")
-    retention_days: float = Field(
+    partitions: WholeNumber = Field(
+        default=4, ge=1, le=10_000, description="partitions to create it with"
+    )
+    retention_days: Number = Field(
         default=-1.0,
         ge=-1,
         le=36_525,
