@@ -8,6 +8,7 @@ shape, `openapi` describes it all.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,11 @@ from serving.live import BetweenBatches, Live, Serving
 from serving.metrics import Metrics
 from serving.web import errors, openapi, routes_events, routes_health, routes_users
 from serving.web.docs_page import page
-from serving.web.limits import BodyLimit
+from serving.web.limits import RequestLimits
 
 if TYPE_CHECKING:
     from learners.engine import Engine
+    from streams.order import TopicPart
     from streams.publisher import Publisher
     from streams.settings import Settings
 
@@ -59,6 +61,7 @@ def make_api(
     metrics: Metrics | None = None,
     after_seconds: float = 5.0,
     waiters: int = 512,
+    partitions: Callable[[], Collection[TopicPart]] = tuple,
     between_batches: BetweenBatches = asyncio.to_thread,
 ) -> FastAPI:
     """Build the API of one node.
@@ -77,6 +80,8 @@ def make_api(
         How long a read waits for the position in `?after=`.
     waiters
         How many reads may wait for one at the same time: each is looked at after every batch.
+    partitions
+        Tells the partitions that the node reads; a position in any other is refused.
     between_batches
         Runs a function where nothing is being learnt meanwhile (`Learning.between_batches`).
     """
@@ -89,9 +94,23 @@ def make_api(
         metrics=metrics or Metrics(engine, live),
         after_seconds=after_seconds,
         between_batches=between_batches,
+        partitions=partitions,
         places=asyncio.Semaphore(waiters),
     )
-    app = FastAPI(
+    app = _app()
+    register_url_convertor("id", AnyText())
+    for part in (recommend, routes_events, routes_users, routes_health):
+        part.add_routes(app, serving)
+    errors.install(app)
+    openapi.install(app)
+    app.add_route("/docs", _docs, include_in_schema=False)
+    app.add_route("/", _start, include_in_schema=False)
+    app.add_middleware(RequestLimits)
+    return app
+
+
+def _app() -> FastAPI:
+    return FastAPI(
         title="everlearn",
         version=version("everlearn"),
         description=DESCRIPTION.strip(),
@@ -100,15 +119,6 @@ def make_api(
         docs_url=None,
         redoc_url=None,
     )
-    register_url_convertor("id", AnyText())
-    for part in (recommend, routes_events, routes_users, routes_health):
-        part.add_routes(app, serving)
-    errors.install(app)
-    openapi.install(app)
-    app.add_route("/docs", _docs, include_in_schema=False)
-    app.add_route("/", _start, include_in_schema=False)
-    app.add_middleware(BodyLimit)
-    return app
 
 
 async def _docs(request: Request) -> Response:

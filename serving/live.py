@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
@@ -13,10 +14,12 @@ import msgspec
 
 from serving.web.errors import Refusal, invalid
 from serving.web.limits import EVENTS_MAX
+from streams.words import shown
 
 if TYPE_CHECKING:
     from learners.engine import Engine
     from serving.metrics import Metrics
+    from streams.order import TopicPart
     from streams.publisher import Publisher
     from streams.settings import Settings
 
@@ -54,6 +57,7 @@ class Serving:
     metrics: Metrics
     after_seconds: float
     between_batches: BetweenBatches
+    partitions: Callable[[], Collection[TopicPart]]  # that the node reads, none before it knows
     places: asyncio.Semaphore  # for those who wait for a position
 
     async def wait(self, after: str | None) -> None:
@@ -71,6 +75,7 @@ class Serving:
         }
         if not positions:
             return
+        self._check(positions)
         if self.places.locked():
             raise Refusal(
                 503,
@@ -88,11 +93,25 @@ class Serving:
                 more={"positions": positions},
             ) from None
 
+    def _check(self, positions: Mapping[str, int]) -> None:
+        """Refuse (422) a position that this node will never learn."""
+        topics = self.settings.event_topics()
+        known = self.partitions()
+        for label in positions:
+            topic, _, number = label.rpartition("/")
+            if topic not in topics:
+                wrong = f"{label[:300]!r}, which is in no topic of events that the settings name"
+                raise _no_position(wrong)
+            there = sorted(partition for name, partition in known if name == topic)
+            if not PARTITION.fullmatch(number) or (there and int(number) not in there):
+                last = f"ends with partition {there[-1]}" if there else "has no such partition"
+                raise _no_position(f"{label[:300]!r}, but {topic!r} {last}")
 
+
+PARTITION = re.compile(r"0|[1-9][0-9]{0,8}")
+OFFSETS = 2**63
 # No answer gives a token for more: an event stands in one partition.
-Offsets = Annotated[
-    dict[str, Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=EVENTS_MAX)
-]
+Offsets = Annotated[dict[str, int], msgspec.Meta(max_length=EVENTS_MAX)]
 
 
 def position_token(positions: Mapping[str, int]) -> str:
@@ -109,8 +128,16 @@ def token_positions(token: str) -> dict[str, int]:
     try:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True)
-        return msgspec.json.decode(text, type=Offsets)
+        positions = msgspec.json.decode(text, type=Offsets)
     except (ValueError, binascii.Error, msgspec.MsgspecError) as error:
         raise invalid(
             f"after must be a token that POST /events or DELETE /users answered, not {token[:64]!r}"
         ) from error
+    for label, offset in positions.items():
+        if not 0 <= offset < OFFSETS:
+            raise _no_position(f"the offset {shown(offset)} of {label[:300]!r}, which no event has")
+    return positions
+
+
+def _no_position(wrong: str) -> Refusal:
+    return invalid(f"after names {wrong}; pass a token as POST /events answered it")

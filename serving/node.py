@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,6 +18,7 @@ from streams.publisher import Publisher
 if TYPE_CHECKING:
     from mode import Service
 
+    from streams.order import TopicPart
     from streams.settings import Settings
 
 __all__ = ["run"]
@@ -54,6 +55,7 @@ def run(settings: Settings) -> int:
             runtime,
             impressions=impressions,
             metrics=metrics,
+            partitions=lambda: partitions_of(runtime),
             between_batches=runtime.learning.between_batches,
         )
         server = HttpServer(api, listener)
@@ -66,3 +68,9 @@ def run(settings: Settings) -> int:
         return run_node(settings, services)
     finally:
         impressions.close(CLOSE_SECONDS)
+
+
+def partitions_of(runtime: NodeRuntime) -> Collection[TopicPart]:
+    """Partitions that a node reads; none before it has found them."""
+    flow = runtime.learning.flow
+    return flow.source.next_offsets.keys() if flow else ()

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import msgspec
 from fastapi import FastAPI, Query
+from pydantic import BeforeValidator
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -33,8 +34,21 @@ __all__ = ["ANONYMOUS", "Ask", "Impressions", "RecommendToUser", "add_routes", "
 
 ANONYMOUS = "anonymous"
 
-K = Annotated[int, Query(ge=1, le=K_MAX, description="how many items")]
 Exclude = Annotated[str, Query(description="leave out items `seen`, `bought` or `seen,bought`")]
+
+
+def parse_k(text: str) -> int:
+    """How many items a list has; a refusal that names the bounds if it is no such number.
+
+    >>> parse_k("3")
+    3
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= K_MAX):
+        raise invalid(f"k must be a whole number from 1 to {K_MAX}, not {text[:64]!r}")
+    return int(text)
+
+
+K = Annotated[int, BeforeValidator(parse_k), Query(ge=1, le=K_MAX, description="how many items")]
 
 
 class Ask(NamedTuple):
@@ -115,10 +129,8 @@ def parse_ask(query: bytes) -> Ask:
     if not query:
         return Ask()
     given = dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True))
-    k = given.get("k", str(K_DEFAULT))
-    if not (k.isascii() and k.isdigit() and len(k) <= 9 and 1 <= int(k) <= K_MAX):
-        raise invalid(f"k must be a whole number from 1 to {K_MAX}, not {k[:64]!r}")
-    return Ask(int(k), exclusions(given.get("exclude", "")), given.get("after"))
+    k = parse_k(given.get("k", str(K_DEFAULT)))
+    return Ask(k, exclusions(given.get("exclude", "")), given.get("after"))
 
 
 def add_routes(app: FastAPI, serving: Serving) -> None:
@@ -132,7 +144,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         "/recommend",
         tags=["recommend"],
         summary="Items for a visitor, from their events alone",
-        responses=answers(Answer, 413, 422, 503, 504),
+        responses=answers(Answer, 413, 415, 422, 503, 504),
         openapi_extra=accepts(AnonymousEvents | AnonymousQuery),
     )
     async def recommend_to_visitor(

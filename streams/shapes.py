@@ -13,7 +13,7 @@ from streams.mapping import UNITS
 if TYPE_CHECKING:
     from streams.settings import TopicSettings
 
-__all__ = ["ROLES", "in_shape_of", "key_of"]
+__all__ = ["ROLES", "TIMES", "in_shape_of", "key_of"]
 
 ROLES = {
     "click": "clicks",

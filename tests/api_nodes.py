@@ -65,6 +65,7 @@ def nodes() -> Iterator[Callable[..., Node]]:
                 live,
                 after_seconds=after_seconds,
                 waiters=waiters,
+                partitions=lambda: [(topic, 0) for topic in settings.event_topics()],
             )
             client = clients.enter_context(served.client(app))
             return Node(client, engine, publisher, live, settings)

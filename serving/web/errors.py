@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from streams.words import of_bad_value
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -30,6 +32,7 @@ CODES = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
+    415: "unsupported",
     422: "invalid",
     500: "internal",
     503: "unavailable",
@@ -115,13 +118,16 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _unprocessable(_: Request, error: Exception) -> Response:
     problems: list[dict[str, Any]] = getattr(error, "errors", list)()
-    where = [".".join(str(part) for part in problem["loc"]) for problem in problems]
     detail = [
-        {"where": place, "problem": problem["msg"], "value": str(problem.get("input"))[:200]}
-        for place, problem in zip(where, problems, strict=True)
+        {
+            "where": ".".join(str(part) for part in problem["loc"]),
+            "problem": of_bad_value(problem),
+            "value": str(problem.get("input"))[:200],
+        }
+        for problem in problems
     ]
-    first = f"{where[0]}: {problems[0]['msg']}" if problems else "the request is out of bounds"
-    return envelope(422, CODES[422], first, detail)
+    told = [f"{d['where'].rpartition('.')[2]} {d['problem']}, not {d['value']!r}" for d in detail]
+    return envelope(422, CODES[422], told[0] if told else "the request is out of bounds", detail)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

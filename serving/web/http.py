@@ -25,7 +25,8 @@ log = structlog.get_logger("everlearn.api")
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Binding first fails early, with a cure."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Only a socket that is TCP by name is told not to hold back the second half of an answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -6,13 +6,14 @@ import hmac
 import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.web.errors import Refusal, envelope, invalid
+from streams.words import of_bad_json
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -23,7 +24,7 @@ __all__ = [
     "ID_BYTES",
     "K_DEFAULT",
     "K_MAX",
-    "BodyLimit",
+    "RequestLimits",
     "exclusions",
     "id_in_bounds",
     "is_loopback",
@@ -36,27 +37,38 @@ ID_BYTES = 128
 K_DEFAULT = 10
 K_MAX = 500
 EVENTS_MAX = 1000  # of one request; each takes memory and the loop until it is acknowledged
+CLOSE = {"Connection": "close"}  # nobody reads the rest of the body
 EXCLUSIONS = frozenset({"seen", "bought"})
 
 
-class BodyLimit:
-    """Middleware that refuses a body larger than 64 KiB, announced or chunked, before any route."""
+class RequestLimits:
+    """Middleware that refuses, before any route, what no route takes.
+
+    That is a path that is not UTF-8, and a body that is compressed or larger than 64 KiB, announced
+    or chunked. What a route answers to GET, it answers to HEAD; the web server drops the body.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body of a request that may have one, then hand both on."""
-        if scope["type"] != "http" or not _has_body(scope):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = await _read(scope, receive)
-        if body is None:
-            message = f"the body is larger than {BODY_BYTES} bytes; send it in smaller parts"
-            refusal = envelope(413, "too_large", message, headers={"Connection": "close"})
-            await refusal(scope, receive, send)
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        try:
+            _check_path(scope)
+            if _has_body(scope):
+                receive = _replay(await _read(scope, receive), receive)
+        except Refusal as refusal:
+            answer = envelope(
+                refusal.status_code, refusal.code, refusal.detail, headers=refusal.headers
+            )
+            await answer(scope, receive, send)
             return
-        await self.app(scope, _replay(body, receive), send)
+        await self.app(scope, receive, send)
 
 
 def id_in_bounds(name: str, value: str) -> str:
@@ -87,7 +99,8 @@ async def read_json(request: Request, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid(f"the body is not what this route takes: {error}") from error
+        told = of_bad_json(str(error), body, "the body")
+        raise invalid(f"the body is not what this route takes: {told}") from error
 
 
 def writer(settings: Settings) -> Callable[[Request], None]:
@@ -98,12 +111,10 @@ def writer(settings: Settings) -> Callable[[Request], None]:
     name that its owner has pointed at this node: where no token keeps it out, the page must be of
     this machine or of the address that the node listens on.
     """
-    token = settings.token.get_secret_value() if settings.token else None
-    expected = f"Bearer {token}".encode() if token else None
+    token = settings.token.get_secret_value().encode() if settings.token else None
 
     def check(request: Request) -> None:
-        shown = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
-        if expected is not None and not hmac.compare_digest(shown, expected):
+        if token is not None and not hmac.compare_digest(_bearer(request), token):
             raise Refusal(
                 401,
                 "writing needs the header 'Authorization: Bearer <token>' with this node's token",
@@ -116,6 +127,12 @@ def writer(settings: Settings) -> Callable[[Request], None]:
             raise Refusal(403, f"writes from a page of {origin[:200]!r} are not accepted")
 
     return check
+
+
+def _bearer(request: Request) -> bytes:
+    """The token that a request shows; nothing if it shows none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
 
 
 def is_loopback(host: str) -> bool:
@@ -142,14 +159,32 @@ def _is_ours(origin: str, host: str | None, only: str | None) -> bool:
     return only is None or is_loopback(name) or name == only.lower()
 
 
+def _check_path(scope: Scope) -> None:
+    if "\ufffd" not in scope["path"]:  # what the web server puts for bytes that are not UTF-8
+        return
+    try:
+        unquote_to_bytes(scope["raw_path"]).decode()
+    except UnicodeDecodeError:
+        path = scope["raw_path"][:64].decode("ascii", "replace")
+        raise invalid(f"an id in a path is percent-encoded UTF-8, which {path!r} is not") from None
+
+
 def _has_body(scope: Scope) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes | None:
-    announced = dict(scope["headers"]).get(b"content-length", b"0")
+async def _read(scope: Scope, receive: Receive) -> bytes:
+    headers = dict(scope["headers"])
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise Refusal(
+            415,
+            f"a body with Content-Encoding {encoding[:64]!r} is not read; send it as plain JSON",
+            headers=CLOSE,
+        )
+    announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > BODY_BYTES:
-        return None
+        raise _too_large()
     parts: list[bytes] = []
     size = 0
     while True:
@@ -157,9 +192,14 @@ async def _read(scope: Scope, receive: Receive) -> bytes | None:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_BYTES:
-            return None
+            raise _too_large()
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def _too_large() -> Refusal:
+    message = f"the body is larger than {BODY_BYTES} bytes; send it in smaller parts"
+    return Refusal(413, message, headers=CLOSE)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -48,6 +48,7 @@ REFUSALS = {
     403: "The request was sent by a foreign web page",
     404: "Nothing is known of this id",
     413: "The body is larger than 64 KiB, or holds more than 1,000 events",
+    415: "The body is compressed",
     422: "The request is out of bounds",
     503: "The broker did not acknowledge, or too many requests wait for a position",
     504: "The position was not learnt in time",

@@ -14,7 +14,8 @@ import msgspec
 
 from streams.decode import Gate, Rejected
 from streams.order import Record
-from streams.shapes import ROLES, in_shape_of, key_of
+from streams.shapes import ROLES, TIMES, in_shape_of, key_of
+from streams.words import shown
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -52,6 +53,10 @@ class Shaper:
         if topic is None:
             known = ", ".join(self.topics)
             return Rejected("unknown_type", f"type must be one of {known}, not {kind!r:.100}", None)
+        for name in TIMES:
+            seconds = event.get(name, 0)
+            if topic.mapped and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+                return Rejected("bad_field", f"{name} must be a number, not {shown(seconds)}", None)
         now = time.time()
         complete = {"event_id": uuid4().hex, "timestamp": now} | event
         try:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from learners.errors import DeliveryError
 from serving.live import Serving, position_token
 from serving.web.answers import Accepted, RejectedEvent, json
-from serving.web.errors import Refusal
+from serving.web.errors import Refusal, invalid
 from serving.web.limits import EVENTS_MAX, read_json, writer
 from serving.web.openapi import accepts_events, answers, needs_token
 from serving.web.publish import Message, Shaper
@@ -37,15 +37,16 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         tags=["events"],
         summary="Publish events",
         dependencies=[check],
-        responses=answers(Accepted, 401, 403, 413, 422, 503),
+        responses=answers(Accepted, 401, 403, 413, 415, 422, 503),
         openapi_extra=accepts_events() | needs_token(serving.settings.token is not None),
     )
     async def publish_events(request: Request) -> Response:
         """One event or a list of at most 1,000, each with its `type`.
 
         An event without `event_id` or `timestamp` gets one here. Each event stands for itself:
-        one that is refused is named in `rejected` and the others are published. Send your own
-        `event_id` to be able to repeat a request: a repeated event is learnt once.
+        one that is refused is named in `rejected` and the others are published; where all are
+        refused, the answer is 422. Send your own `event_id` to be able to repeat a request: a
+        repeated event is learnt once.
         """
         events = await read_json(request, dict[str, Any] | list[Any])
         events = events if isinstance(events, list) else [events]
@@ -58,6 +59,8 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         messages, rejected = _sort_out(events, shaper)
         for refusal in rejected:
             serving.metrics.refuse(refusal.reason)
+        if rejected and not messages:
+            raise _all_refused(rejected)
         positions = await acknowledged(serving, messages)
         return json(Accepted(len(messages), rejected, position_token(positions)))
 
@@ -96,6 +99,14 @@ def _sort_out(events: Iterable[Any], shaper: Shaper) -> tuple[list[Message], lis
         else:
             messages.append(made)
     return messages, rejected
+
+
+def _all_refused(rejected: Sequence[RejectedEvent]) -> Refusal:
+    first = rejected[0]
+    return invalid(
+        f"no event was accepted; event {first.index}: {first.detail}",
+        more={"accepted": 0, "rejected": rejected},
+    )
 
 
 def _undelivered(
