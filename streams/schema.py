@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -61,7 +62,7 @@ def event_schema(name: str) -> dict[str, Any]:
     first = {field: properties[field] for field in ("type", "event_id", "timestamp")}
     return {
         "title": schema["title"],
-        "description": schema["description"],
+        "description": inspect.getdoc(kind),
         "type": "object",
         "properties": first | properties,
         "required": [name for name in (first | properties) if name in needed],

@@ -112,6 +112,11 @@ def test_the_schema_decides_as_the_gate_does(kind: str, data: st.DataObject) -> 
     assert valid(kind, value) == (not isinstance(verdict(kind, value), Rejected))
 
 
+def test_no_line_of_the_page_is_indented_which_would_make_it_code() -> None:
+    page = (DOCS / "events" / "README.md").read_text(encoding="utf-8")
+    assert not [line for line in page.splitlines() if line.startswith(" ")]
+
+
 def test_asyncapi_names_every_topic_its_messages_and_nothing_that_is_missing() -> None:
     written = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
     assert written == asyncapi()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -141,6 +142,7 @@ def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(SCHEMAS, ref_template=TEMPLATE)
     for kind in EVENT_TYPES.values():
         schema = schemas[kind.__name__]
+        schema["description"] = inspect.getdoc(kind)
         schema["required"] = [name for name in schema["required"] if name not in FILLED_IN]
     return dict(sorted(schemas.items()))
 
