@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["of_bad_json", "of_bad_value", "shown"]
+__all__ = ["counted", "of_bad_json", "of_bad_value", "shown"]
 
 LONGEST = 60
 ABSENT = object()
@@ -127,3 +127,12 @@ def _at(body: object, path: str) -> Any:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
         return ABSENT
     return held
+
+
+def counted(number: int, what: str) -> str:
+    """Say how many there are.
+
+    >>> counted(1, "event"), counted(1200, "event")
+    ('1 event', '1,200 events')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
