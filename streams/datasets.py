@@ -18,6 +18,7 @@ import xxhash
 from learners.base import CLICK, ITEM, PURCHASE, Batch, CatalogueEntry
 from learners.errors import DataError
 from streams.events import Click, Event, Item, Purchase
+from streams.targets import no_file
 
 __all__ = ["DATASETS", "Dataset", "load_dataset"]
 
@@ -93,14 +94,14 @@ def load_dataset(name: str, path: str | Path) -> Dataset:
 def _read_columns(path: Path, columns: tuple[str, ...], name: str) -> pl.DataFrame:
     """Read a parquet file that must have these columns; adds `row`, the row number."""
     if not path.is_file():
-        raise DataError(f"{path} does not exist; {name} is one parquet file")
+        raise DataError(f"{path} {no_file(path)}; {name} is one parquet file")
     try:
         found = list(pl.read_parquet_schema(path))
         missing = [column for column in columns if column not in found]
         if not missing:
             return pl.read_parquet(path, columns=list(columns)).with_row_index("row")
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} is not a parquet file ({error}); {name} is one") from error
+        raise DataError(f"{path} is no parquet file, or a damaged one; {name} is one") from error
     raise DataError(
         f"{path} is not {name}: expected the columns {', '.join(columns)}; "
         f"found {', '.join(found)}; missing {', '.join(missing)}"

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count
 from pathlib import Path
@@ -25,6 +28,7 @@ from learners.base import EngineConfig
 from learners.errors import DataError
 from streams.order import KafkaRecord, Record
 from streams.settings import Settings, TopicSettings
+from streams.targets import no_file
 
 __all__ = ["SCHEMA", "LogAbout", "LogWriter", "frame_of", "in_order", "read_log", "records_of"]
 
@@ -100,26 +104,45 @@ class LogWriter:
         self._part_paths: list[Path] = []
 
     def __enter__(self) -> Self:
-        try:
+        with self._in_words():
             self._rescue()
-            self._parts.mkdir(parents=True)
-            (self._parts / ABOUT).write_text(self.about.to_json())
-        except OSError as error:
-            raise DataError(f"cannot write {self.path}: {error}; name another file") from error
+            self._parts.mkdir()
+            try:
+                (self._parts / ABOUT).write_text(self.about.to_json())
+            except OSError:
+                self._remove_parts()
+                raise
         return self
 
     def append(self, frame: pl.DataFrame) -> None:
-        """Add rows; they are on disk at the latest when the writer closes."""
+        """Add rows; they are on disk at the latest when the writer closes.
+
+        Raises
+        ------
+        DataError
+            The disk does not take them.
+        """
         self._frames.append(frame)
         self.rows += frame.height
         if sum(frame.height for frame in self._frames) >= PART_ROWS:
-            self._write_part()
+            with self._in_words():
+                self._write_part()
 
     def close(self) -> None:
-        """Join what was appended into the file, in one step."""
-        self._write_part()
-        self._join(self._part_paths, replace(self.about, recorded_at=time.time()), self.path)
-        shutil.rmtree(self._parts)
+        """Join what was appended into the file, in one step.
+
+        Raises
+        ------
+        DataError
+            The disk does not take it.
+        """
+        about = replace(self.about, recorded_at=time.time())
+        try:
+            with self._in_words():
+                self._write_part()
+                self._join(self._part_paths, about, self.path)
+        finally:
+            self._remove_parts()
 
     def _join(self, parts: list[Path], about: LogAbout, path: Path) -> None:
         whole = self._parts / "whole"
@@ -136,13 +159,25 @@ class LogWriter:
             path = next(path for path in names if not path.exists())
             self._join(parts, ended, path)
             log.warning("a recording was killed; what it had on disk is now %s", path)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
         shutil.rmtree(self._parts, ignore_errors=True)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(
+                f"cannot write {self.path}: {_reason(error)}; free space or name another file"
+            ) from error
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:
-            shutil.rmtree(self._parts, ignore_errors=True)
+            self._remove_parts()
 
     def _write_part(self) -> None:
         if self._frames or not self._part_paths:
@@ -154,6 +189,14 @@ class LogWriter:
             self._frames = []
 
 
+def _reason(error: Exception) -> str:
+    """Say why the disk did not take something: polars has the system's number in its text only."""
+    number = re.search(r"os error (\d+)", str(error))
+    if number:
+        return os.strerror(int(number[1]))
+    return getattr(error, "strerror", None) or str(error)
+
+
 def read_log(path: Path) -> tuple[pl.DataFrame, LogAbout]:
     """Read a recorded log.
 
@@ -163,7 +206,8 @@ def read_log(path: Path) -> tuple[pl.DataFrame, LogAbout]:
         The file is missing, or `everlearn record` did not write it.
     """
     if not path.is_file():
-        raise DataError(f"{path} does not exist; `everlearn record {path}` writes a log")
+        cure = "" if path.is_dir() else f"; `everlearn record {path}` writes a log"
+        raise DataError(f"{path} {no_file(path)}{cure}")
     try:
         metadata = pl.read_parquet_metadata(path)
         if METADATA_KEY not in metadata:
@@ -175,7 +219,12 @@ def read_log(path: Path) -> tuple[pl.DataFrame, LogAbout]:
         return pl.read_parquet(path, columns=list(SCHEMA)), LogAbout.from_json(
             metadata[METADATA_KEY]
         )
-    except (pl.exceptions.PolarsError, OSError, ValueError, KeyError) as error:
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"{path} cannot be read as a recorded log: it is no parquet file, or a damaged one; "
+            "JSON lines are in files named .jsonl or .ndjson, or come on standard input (-)"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read as a recorded log: {error}") from error
 
 

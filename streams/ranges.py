@@ -28,6 +28,11 @@ class Range:
 
         >>> Range.parse("100", "2025-06-01T12:00")
         Range(start_offset=100, stop_offset=None, start_time=None, stop_time=1748779200.0)
+
+        Raises
+        ------
+        SettingsError
+            A text is neither, or nothing can lie between the two.
         """
         values: dict[str, Any] = {}
         for end, text in (("start", start), ("stop", stop)):
@@ -35,7 +40,22 @@ class Range:
                 values[f"{end}_offset"] = int(text)
             elif text is not None:
                 values[f"{end}_time"] = _seconds(text)
-        return cls(**values)
+        chosen = cls(**values)
+        if chosen.is_empty:
+            raise SettingsError(
+                f"nothing lies between --from {start or 0} and --to {stop}: give a --to after it "
+                "(it is the first that is left out)"
+            )
+        return chosen
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether its end does not lie after its start."""
+        if self.stop_offset is not None and self.start_offset >= self.stop_offset:
+            return True
+        if self.start_time is None or self.stop_time is None:
+            return False
+        return self.start_time >= self.stop_time
 
     def keeps(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Keep the records that are inside."""

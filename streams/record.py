@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from learners.errors import BrokerError, TopicError
+from learners.errors import BrokerError, DataError, TopicError
 from streams.broker import is_embedded
 from streams.log import SCHEMA, LogAbout, LogWriter
 from streams.ranges import EVERYTHING, Range
 from streams.security import confluent_options
 from streams.settings import Settings
+from streams.targets import check_target
+from streams.words import counted
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
@@ -27,6 +29,7 @@ FETCH = 10_000
 POLL_SECONDS = 0.2
 TIMEOUT_SECONDS = 15.0
 SILENCE_SECONDS = 30.0
+SHOWN = 4  # partitions that a message names
 
 log = logging.getLogger("everlearn.record")
 
@@ -47,6 +50,12 @@ class TopicReader:
         Which of their records.
     follow
         Go on with what arrives later; stop by closing the iterator.
+
+    Attributes
+    ----------
+    dropped : dict
+        First offset of each partition, (topic, number), whose chosen beginning the broker has
+        dropped.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class TopicReader:
         self.chosen = chosen
         self.follow = follow
         self.read = 0
+        self.dropped: dict[Part, int] = {}
         self._passed: dict[Part, int] = {}
         # Asked first, because it knows at once when nobody is there.
         plain = settings.security.protocol == "PLAINTEXT"
@@ -70,6 +80,7 @@ class TopicReader:
             self.topics = self._existing(topics)
             self._start = self._starts()
             self._stop = self._stops()
+            self._tell_of_dropped()
         except BaseException:
             self.close()
             raise
@@ -192,6 +203,8 @@ class TopicReader:
         for part in parts:
             low, high = self._bounds(part)
             starts[part] = min(max(low, self.chosen.start_offset), high)
+            if low > self.chosen.start_offset:
+                self.dropped[part] = low
         # The embedded broker says "the end" whatever time it is asked for: read all and choose.
         if self.chosen.start_time is not None and not self._embedded:
             milliseconds = int(self.chosen.start_time * 1000)
@@ -200,7 +213,19 @@ class TopicReader:
             for place in found:
                 part = (place.topic, place.partition)
                 starts[part] = place.offset if place.offset >= 0 else self._bounds(part)[1]
+                if starts[part] > self.dropped.get(part, 0):
+                    self.dropped.pop(part, None)  # the time begins after what was dropped
         return starts
+
+    def _tell_of_dropped(self) -> None:
+        if self.dropped:
+            first = ", ".join(f"{topic}/{n} begins at {at}" for (topic, n), at in self._shown())
+            more = len(self.dropped) - SHOWN
+            others = f" and {counted(more, 'partition')} more" if more > 0 else ""
+            log.warning("the broker has dropped older events: %s%s", first, others)
+
+    def _shown(self) -> list[tuple[Part, int]]:
+        return sorted(self.dropped.items())[:SHOWN]
 
     def _stops(self) -> dict[Part, int]:
         limit = self.chosen.stop_offset
@@ -299,8 +324,10 @@ def record_topics(
     Raises
     ------
     BrokerError, TopicError, DataError
-        The broker does not answer, a topic is missing, the file cannot be written.
+        The broker does not answer, a topic is missing, the file cannot be written, or there is
+        nothing to write: then a former file stays.
     """
+    check_target(path, renamed=True)
     with closing(TopicReader(settings, topics, chosen=chosen, follow=follow)) as reader:
         counts = dict.fromkeys(reader.topics, 0)
         with LogWriter(path, LogAbout.of(settings, list(counts))) as writer:
@@ -313,4 +340,11 @@ def record_topics(
             except KeyboardInterrupt:
                 if not follow:
                     raise
+            if not writer.rows:
+                where = "in the topics" if chosen == EVERYTHING else "in that range of the topics"
+                kept = "stays as it was" if path.exists() else "is not made"
+                raise DataError(
+                    f"nothing was recorded, for there is no record {where}, and {path} {kept}: "
+                    "choose others with --topics, --from and --to"
+                )
     return counts

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from learners.base import EngineConfig
@@ -19,8 +17,7 @@ from learners.errors import BrokerError, DataError, SettingsError, TopicError
 from serving.cli import app
 from streams.apache import ApacheKafka
 from streams.broker import EmbeddedBroker, free_port
-from streams.log import SCHEMA, LogAbout, LogWriter, frame_of, in_order, read_log, records_of
-from streams.order import Record, merge_order
+from streams.log import SCHEMA, read_log
 from streams.publisher import Publisher
 from streams.record import Range, TopicReader, record_topics
 from streams.settings import Settings, TopicSettings
@@ -112,7 +109,6 @@ def test_a_range_of_times_is_found_by_apache_kafka(
     for start, stop, expected in (
         ("2025-06-01T00:30", "2025-06-01T01:00", 30),
         ("2025-06-01T01:50", None, 10),
-        ("2025-06-02", None, 0),
     ):
         chosen = Range.parse(start, stop)
         counts = record_topics(settings, tmp_path / "log", [topic.name], chosen=chosen)
@@ -120,6 +116,8 @@ def test_a_range_of_times_is_found_by_apache_kafka(
     reader = TopicReader(settings, [topic.name], chosen=Range.parse("2025-06-01T01:50", None))
     assert reader.total < 30, "it does not read from the beginning"
     reader.close()
+    with pytest.raises(DataError, match="nothing was recorded"):
+        record_topics(settings, tmp_path / "log", chosen=Range.parse("2025-06-02", None))
 
 
 def test_it_stops_at_the_ends_of_its_start_unless_it_follows(
@@ -158,41 +156,6 @@ def test_batches_that_nobody_can_decompress_are_passed_over(
     assert len({json.loads(value)["event_id"] for value in log["value"]}) == 80
 
 
-def test_a_large_log_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.log.PART_ROWS", 10)
-    records = [Record(CLICKS, 0, i, i, None, b"v") for i in range(35)]
-    with LogWriter(tmp_path / "log.parquet", LogAbout({})) as writer:
-        for start in range(0, 35, 7):
-            writer.append(frame_of(records[start : start + 7]))
-    assert records_of(read_log(tmp_path / "log.parquet")[0]) == records
-
-
-def test_a_killed_recording_is_kept_as_a_log_when_the_next_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("streams.log.PART_ROWS", 10)
-    records = [Record(CLICKS, 0, i, i, None, b"v") for i in range(25)]
-    killed = LogWriter(tmp_path / "log.parquet", LogAbout({}, EngineConfig(seed=7)))
-    killed.__enter__()
-    for record in records:
-        killed.append(frame_of([record]))
-    with LogWriter(tmp_path / "log.parquet", LogAbout({})) as writer:
-        writer.append(frame_of(records[:1]))
-    rescued, about = read_log(tmp_path / "log.parquet.rescued-1")
-    assert records_of(rescued) == records[:20]
-    assert about.engine.seed == 7
-    assert "log.parquet.rescued-1" in caplog.text
-    assert records_of(read_log(tmp_path / "log.parquet")[0]) == records[:1]
-
-
-def test_a_log_was_recorded_when_it_ended(tmp_path: Path) -> None:
-    about = LogAbout.of(Settings(), [])
-    with LogWriter(tmp_path / "log.parquet", about) as writer:
-        before = time.time()
-        writer.append(frame_of([Record(CLICKS, 0, 0, 0, None, b"v")]))
-    assert before <= read_log(tmp_path / "log.parquet")[1].recorded_at <= time.time()
-
-
 def test_a_recording_that_gets_nothing_says_where(
     embedded_broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,32 +166,84 @@ def test_a_recording_that_gets_nothing_says_where(
         record_topics(Settings(broker=embedded_broker.address), tmp_path / "log.parquet")
 
 
-def test_an_interrupted_recording_leaves_the_file_of_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("start", "stop"), [("5", "3"), ("5", "5"), (None, "0"), ("2025-06-02", "2025-06-01")]
+)
+def test_a_range_that_can_hold_nothing_is_refused(start: str | None, stop: str) -> None:
+    with pytest.raises(SettingsError, match=f"nothing lies between --from .* and --to {stop}"):
+        Range.parse(start, stop)
+
+
+def test_a_range_without_records_leaves_the_file_of_before(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    publish(embedded_broker.address, CLICKS, 10)
     file = tmp_path / "log.parquet"
-    with LogWriter(file, LogAbout({})) as writer:
-        writer.append(frame_of([Record(CLICKS, 0, 0, 0, None, b"old")]))
-    with pytest.raises(ZeroDivisionError), LogWriter(file, LogAbout({})) as writer:
-        writer.append(frame_of([Record(CLICKS, 0, 0, 1 // 0, None, b"new")]))
-    assert read_log(file)[0]["value"].to_list() == [b"old"]
-    assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
+    file.write_bytes(b"of before")
+    words = ["record", str(file), "--broker", embedded_broker.address, "--from", "2040-01-01"]
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 1
+    assert "nothing was recorded" in str(said.exception)
+    assert f"{file} stays as it was" in str(said.exception)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"of before"]
 
 
-parts = st.sampled_from([("a", 0), ("a", 1), ("b", 0)])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "it is a folder; name a file in it"),
+        ("missing/log.parquet", "there is no folder .*missing"),
+        ("file/log.parquet", "is a file, no folder"),
+        ("pipe", "it is no ordinary file"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_where_nothing_can_be_written_is_told_before_the_broker_is_asked(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    os.mkfifo(tmp_path / "pipe")
+    nobody = Settings(broker=f"127.0.0.1:{free_port()}")
+    with pytest.raises(DataError, match=f"cannot write .*{message}"):
+        record_topics(nobody, tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
 
 
-@given(st.lists(st.tuples(parts, st.integers(0, 20)), max_size=60))
-def test_a_log_has_the_order_in_which_a_node_learns(log: list[tuple[tuple[str, int], int]]) -> None:
-    offsets = dict.fromkeys([("a", 0), ("a", 1), ("b", 0)], -1)
-    records = []
-    for part, at in log:
-        offsets[part] += 1
-        records.append(Record(*part, offsets[part], at, None, b"v"))
-    expected = merge_order(records)
-    ordered, watermarks = in_order(
-        frame_of([*records, *records]).sample(fraction=1.0, shuffle=True)
-    )
-    assert records_of(ordered) == expected
-    assert watermarks.tolist() == sorted(watermarks.tolist())
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_full_disk_as_simulated_leaves_the_file_of_before(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    def fill_disk(frame: pl.DataFrame, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise pl.exceptions.ComputeError("parquet: underlying IO error (os error 28)")
+
+    monkeypatch.setattr("streams.log.PART_ROWS", 2)
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", fill_disk)
+    publish(embedded_broker.address, CLICKS, rows)
+    file = tmp_path / "log.parquet"
+    file.write_bytes(b"of before")
+    with pytest.raises(DataError, match="No space left on device; free space or name another"):
+        record_topics(Settings(broker=embedded_broker.address), file)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"of before"]
+
+
+def test_where_the_broker_has_dropped_older_events_is_told(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(broker=embedded_broker.address)
+    with Publisher(settings.broker) as publisher:
+        for _ in range(150):
+            publisher.put(CLICKS, b"u1", b"x" * 50_000)
+        publisher.flush()
+    record_topics(settings, tmp_path / "log.parquet")
+    log, _ = read_log(tmp_path / "log.parquet")
+    partition, first = log.select("partition", "offset").row(0)
+    assert first > 0
+    told = f"the broker has dropped older events: {CLICKS}/{partition} begins at {first}"
+    assert [record.message for record in caplog.records] == [told]
+    caplog.clear()
+    record_topics(settings, tmp_path / "log.parquet", chosen=Range.parse(str(first + 1), None))
+    assert not caplog.records, "what was not asked for is not missed"
 
 
 def test_the_record_command_prints_what_it_wrote(
@@ -286,18 +301,3 @@ def test_what_cannot_be_recorded_is_said_in_words(
     nobody = f"127.0.0.1:{free_port()}"
     with pytest.raises(BrokerError, match=nobody):
         TopicReader(Settings(broker=nobody))
-
-
-def test_a_file_that_is_no_recorded_log_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist"):
-        read_log(tmp_path / "log.parquet")
-    pl.DataFrame({"user": [1]}).write_parquet(tmp_path / "users.parquet")
-    with pytest.raises(DataError, match=r"its columns are user.*--dataset"):
-        read_log(tmp_path / "users.parquet")
-    (tmp_path / "text").write_text("text")
-    with pytest.raises(DataError, match="cannot be read as a recorded log"):
-        read_log(tmp_path / "text")
-    newer = json.dumps({"format": 99})
-    pl.DataFrame(schema=SCHEMA).write_parquet(tmp_path / "newer", metadata={"everlearn": newer})
-    with pytest.raises(DataError, match="its format is 99"):
-        read_log(tmp_path / "newer")
