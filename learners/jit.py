@@ -14,29 +14,35 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
 
 import numba
 
-__all__ = ["cache_folder", "jit"]
+__all__ = ["are_compiled", "cache_folder", "jit", "note_compiled"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-KEPT_CACHES = 4
+# Checkouts share the folder: each change of a kernel begins a cache of some 10 MB.
+KEPT_CACHES, KEPT_SECONDS = 24, 14 * 86400.0
 
 
 def cache_folder() -> Path:
     """Return the folder for compiled kernels of exactly these sources."""
     digest = blake2b(numba.__version__.encode(), digest_size=8)
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        source = path.read_bytes()
-        if b"@jit" in source:
-            digest.update(source)
+    for path in _sources():
+        digest.update(path.read_bytes())
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     base = Path(os.environ.get("EVERLEARN_CACHE") or caches / "everlearn")
     return base / "kernels" / digest.hexdigest()
+
+
+def _sources() -> list[Path]:
+    """Find the modules that hold kernels."""
+    modules = sorted(Path(__file__).parent.rglob("*.py"))
+    return [path for path in modules if b"@jit" in path.read_bytes()]
 
 
 def _use_cache() -> None:
@@ -44,12 +50,41 @@ def _use_cache() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
-        caches = sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)
-        for old in caches[:-KEPT_CACHES]:
-            shutil.rmtree(old, ignore_errors=True)
+        _drop_old(folder.parent)
     except OSError:
         return  # a read-only home: numba falls back to a folder of its own, or compiles each time
     numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+
+
+def _drop_old(base: Path) -> None:
+    """Drop the caches that nobody has used for long, and what is above their bound."""
+    used = {path: path.stat().st_mtime for path in base.iterdir()}
+    newest = max(used.values())  # that of this process, a moment ago
+    for place, path in enumerate(sorted(used, key=used.__getitem__, reverse=True)):
+        if place >= KEPT_CACHES or used[path] < newest - KEPT_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _mark() -> Path:
+    """Name the file that says that all kernels of this checkout are in the cache.
+
+    As numba does, by place and time of the sources: it compiles anew where these differ.
+    """
+    digest = blake2b(__file__.encode(), digest_size=8)
+    for path in _sources():
+        digest.update(path.stat().st_mtime_ns.to_bytes(8, "little"))
+    return cache_folder() / f"compiled-{digest.hexdigest()}"
+
+
+def are_compiled() -> bool:
+    """Tell whether `note_compiled` was called for exactly these sources."""
+    return _mark().exists()
+
+
+def note_compiled() -> None:
+    """Note that every kernel is in the cache."""
+    with suppress(OSError):
+        _mark().touch()
 
 
 _use_cache()

@@ -5,16 +5,26 @@ The compiled kernels stay in the cache of `learners.jit`; a second run finds the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from learners.base import Batch, EngineConfig
 from learners.engine import Engine
+from learners.jit import are_compiled, note_compiled
 
 __all__ = ["warm_up"]
 
+COMPILING = "compiling the kernels (once; up to a minute) ..."
 
-def warm_up() -> None:
-    """Learn and answer once with a tiny engine: each kernel is compiled, or read from the cache."""
+
+def warm_up(tell: Callable[[str], None] = lambda text: None) -> None:
+    """Learn and answer once with a tiny engine: each kernel is compiled, or read from the cache.
+
+    `tell` is called before anything is compiled, because that takes long.
+    """
+    if not are_compiled():
+        tell(COMPILING)
     n = 64
     engine = Engine(
         EngineConfig(users=8, items=16, sessions=16, dedupe_events=256, evaluate_one_in=1)
@@ -31,12 +41,12 @@ def warm_up() -> None:
     )
     engine.learn(batch)
     engine.recommend("user-1", k=5)
+    note_compiled()
 
 
 if __name__ == "__main__":
     import time
 
-    print("compiling the kernels (once; up to a minute) ...", flush=True)
     started = time.perf_counter()
-    warm_up()
+    warm_up(lambda text: print(text, flush=True))
     print(f"kernels ready after {time.perf_counter() - started:.0f} s", flush=True)
