@@ -6,9 +6,34 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn, Self
 
-__all__ = ["interrupted_when_told", "told_to_stop"]
+__all__ = ["Stop", "interrupted_when_told", "told_to_stop"]
+
+
+class Stop(threading.Event):
+    """An event that either signal sets while its block runs; `number` is the signal's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+        self._signals = _on_signals(self._note)
+
+    def __enter__(self) -> Self:
+        self._signals.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._signals.__exit__(*error)
+
+    def _note(self, number: int) -> None:
+        self.number = number
+        _set(self)
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a command that a signal has ended."""
+        return 128 + self.number
 
 
 @contextmanager
@@ -18,29 +43,29 @@ def told_to_stop(stop: threading.Event | None = None) -> Iterator[threading.Even
     A thread sets it: the one that waits for the event may hold its lock when a signal comes.
     """
     chosen = stop or threading.Event()
-
-    def set_it() -> None:
-        threading.Thread(target=chosen.set, name="told to stop", daemon=True).start()
-
-    with _on_signals(set_it):
+    with _on_signals(lambda _: _set(chosen)):
         yield chosen
+
+
+def _set(stop: threading.Event) -> None:
+    threading.Thread(target=stop.set, name="told to stop", daemon=True).start()
 
 
 @contextmanager
 def interrupted_when_told() -> Iterator[None]:
-    """Let both signals raise KeyboardInterrupt in the block, wherever it waits."""
+    """Let both signals raise KeyboardInterrupt(number) in the block, wherever it waits."""
     with _on_signals(_interrupt):
         yield
 
 
-def _interrupt() -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(number: int) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 @contextmanager
-def _on_signals(act: Callable[[], None]) -> Iterator[None]:
+def _on_signals(act: Callable[[int], None]) -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
-    former = {number: signal.signal(number, lambda *_: act()) for number in numbers}
+    former = {number: signal.signal(number, lambda told, _: act(told)) for number in numbers}
     try:
         yield
     finally:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 
 from learners.base import KINDS
-from learners.errors import SettingsError, TopicError
+from learners.errors import DataError, SettingsError, TopicError
 from streams.broker import EMBEDDED_LIMITS
 from streams.datasets import Dataset
 from streams.events import Event, Item
@@ -30,12 +32,16 @@ Progress = Callable[[int, int], None]  # events published, events in all
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import published; `rejected` rows of the data set are no events."""
+    """What an import published; `rejected` rows of the data set are no events.
+
+    `left` events were not published, because it was told to stop.
+    """
 
     events: int
     types: dict[str, int]
     rejected: dict[str, int]
     seconds: float
+    left: int = 0
 
 
 class EventWriter:
@@ -79,9 +85,13 @@ def import_dataset(
     settings: Settings,
     *,
     speed: float | None = None,
+    skip: int = 0,
+    stop: threading.Event | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Imported:
     """Publish a data set and wait until the broker has all of it.
+
+    Its events always come in the same order, so an import that was stopped goes on with `skip`.
 
     Parameters
     ----------
@@ -91,38 +101,54 @@ def import_dataset(
         Broker and topics.
     speed
         Seconds of event time that pass in one second; as fast as possible when left out.
+    skip
+        Leave out so many events from the beginning.
+    stop
+        When it is set, the import ends once the broker has what was published until then.
     progress
-        Called now and then with the events published so far, and in all.
+        Called now and then with the events done so far, skipped ones included, and in all.
 
     Raises
     ------
+    DataError
+        There are not so many events to skip.
     DeliveryError
         The broker did not acknowledge an event.
     """
     start = time.perf_counter()
+    stop = stop or threading.Event()
     total = len(dataset) - sum(dataset.rejected.values())
+    if skip > total:
+        raise DataError(f"cannot skip {skip:,} events: {dataset.name} has {total:,}; skip fewer")
     with Publisher(settings.broker, settings, linger_milliseconds=20.0) as publisher:
         writer = EventWriter(publisher, settings)
-        done = 0
-        for done, event in enumerate(paced(dataset.events(), speed), start=1):
+        done = skip
+        events = islice(dataset.events(), skip, None)
+        for done, event in enumerate(paced(events, speed, stop), start=skip + 1):
             writer.write(event)
             if done % 1000 == 0 or speed is not None:
                 progress(done, total)
         publisher.flush()
     progress(done, total)
     seconds = time.perf_counter() - start
-    return Imported(done, dict(writer.types), dataset.rejected, seconds)
+    types = dict(writer.types)
+    return Imported(done - skip, types, dataset.rejected, seconds, left=total - done)
 
 
-def paced(events: Iterable[Event], speed: float | None) -> Iterator[Event]:
-    """Hold events back until their time has come, when `speed` seconds pass in one."""
+def paced(
+    events: Iterable[Event], speed: float | None, stop: threading.Event | None = None
+) -> Iterator[Event]:
+    """Hold events back until their time has come, when `speed` seconds pass in one, or to stop."""
+    stop = stop or threading.Event()
     start, first = time.monotonic(), None
     for event in events:
         if speed is not None:
             first = event.timestamp if first is None else first
             wait = (event.timestamp - first) / speed - (time.monotonic() - start)
             if wait > 0:
-                time.sleep(wait)
+                stop.wait(wait)
+        if stop.is_set():
+            return
         yield event
 
 

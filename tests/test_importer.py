@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from learners.errors import BrokerError, SettingsError, TopicError
+from learners.errors import BrokerError, DataError, SettingsError, TopicError
 from serving.cli import app
 from streams.apache import ApacheKafka
 from streams.broker import EmbeddedBroker, free_port
@@ -108,6 +108,32 @@ def test_the_import_command_prints_what_it_did(
     assert row["events_per_second"] > 0
     shown = CliRunner().invoke(app, [*words, "--speed", "100000x"])
     assert "71 events published (11 items, 54 clicks, 6 purchases)" in shown.stdout
+
+
+def test_an_import_that_is_stopped_goes_on_where_it_was(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = Settings(broker=embedded_broker.address)
+    dataset = load_dataset("taobao", small_taobao(tmp_path))
+    stop = threading.Event()
+
+    def at_thirty(done: int, total: int) -> None:
+        if done == 30:
+            stop.set()
+
+    part = import_dataset(dataset, settings, speed=1e9, stop=stop, progress=at_thirty)
+    assert (part.events, part.left) == (30, 41)
+    assert len(read_back(settings)[1]) == 30, "the broker has what was handed over"
+    rest = import_dataset(dataset, settings, skip=30)
+    assert (rest.events, rest.left) == (41, 0)
+    assert [event.event_id for event in read_back(settings)[1]] == [
+        event.event_id
+        for event in sorted(
+            dataset.events(), key=lambda e: (e.timestamp, "-item-" not in e.event_id)
+        )
+    ]
+    with pytest.raises(DataError, match="cannot skip 72 events: taobao has 71"):
+        import_dataset(dataset, settings, skip=72)
 
 
 def test_speed_keeps_the_pace_of_event_time() -> None:

@@ -22,6 +22,7 @@ from streams.broker import EmbeddedBroker
 from streams.log import read_log
 from streams.record import TopicReader
 from streams.settings import Settings
+from tests.test_importer import small_taobao
 from tests.traffic import CLICKS, Traffic, clicks
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
@@ -30,10 +31,11 @@ SERVING = Path(__file__).parent.parent / "serving"
 
 
 @contextmanager
-def command(*words: str) -> Iterator[subprocess.Popen[str]]:
+def command(*words: str, first: str = "") -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", "from serving.cli import main; main()", *words],
+        [sys.executable, "-c", f"{first}\nfrom serving.cli import main; main()", *words],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=clean_environment(),
     ) as running:
@@ -115,6 +117,23 @@ def test_a_simulation_ends_in_order(
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+def test_an_import_ends_in_order_and_says_how_to_go_on(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, number: signal.Signals
+) -> None:
+    words = ("import", "taobao", str(small_taobao(tmp_path)), "--speed", "1x", "--json")
+    with command(*words, "--broker", embedded_broker.address) as running:
+        until(lambda: any_click(embedded_broker), running)
+        running.send_signal(number)
+        text, told = running.communicate(timeout=DEADLINE_SECONDS)
+    assert running.returncode == 128 + number
+    row = json.loads(text)
+    assert row["events"] + row["left"] == 71
+    assert f"{row['left']} events are left: the same command with --skip {row['events']}" in told
+    with closing(TopicReader(Settings(broker=embedded_broker.address))) as reader:
+        assert reader.total == row["events"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
 def test_a_recording_that_follows_keeps_what_came(
     embedded_broker: EmbeddedBroker, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -124,8 +143,9 @@ def test_a_recording_that_follows_keeps_what_came(
     traffic.flush()
     file = tmp_path / "log.parquet"
     words = ("record", str(file), "--broker", embedded_broker.address, "--follow", "--json")
-    with command(*words) as running:
-        until(lambda: bool(list(tmp_path.iterdir())), running)
+    # Every record is on disk at once, so that it can be seen from outside that some have come.
+    with command(*words, first="import streams.log; streams.log.PART_ROWS = 1") as running:
+        until(lambda: bool(list(tmp_path.glob("*/*.parquet"))), running)
         running.send_signal(number)
         text, _ = running.communicate(timeout=DEADLINE_SECONDS)
         assert running.returncode == 0

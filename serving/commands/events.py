@@ -12,6 +12,7 @@ import typer
 from serving.commands.options import AsJson, Broker, SettingsFile
 
 if TYPE_CHECKING:
+    from streams.importer import Imported
     from streams.shop import Shop
     from streams.simulate import Simulated
 
@@ -74,6 +75,9 @@ def import_(
     speed: Annotated[
         str, typer.Option(help="max, or event time against real time: 60x is a minute a second.")
     ] = "max",
+    skip: Annotated[
+        int, typer.Option(min=0, help="Leave out the first events: to go on after Ctrl-C.")
+    ] = 0,
     broker: Broker = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
@@ -81,6 +85,7 @@ def import_(
     """Publish a real data set to its topics, each event at its own time.
 
     Missing topics are made; it warns when one would not keep events that old.
+    Ctrl-C ends it once the broker has what was published, and tells how to go on.
 
     \b
     Examples:
@@ -91,6 +96,7 @@ def import_(
     from dataclasses import asdict
 
     from serving.progress import progress_bar
+    from serving.stopping import Stop
     from streams.datasets import load_dataset
     from streams.importer import import_dataset, parse_speed, prepare_topics
     from streams.settings import load_settings
@@ -100,22 +106,39 @@ def import_(
     dataset = load_dataset(name, path)
     for warning in prepare_topics(dataset, settings):
         typer.echo(f"warning: {warning}", err=True)
-    with progress_bar(f"importing {name}") as update:
+    with Stop() as stop, progress_bar(f"importing {name}") as update:
         done = import_dataset(
             dataset,
             settings,
             speed=factor,
+            skip=skip,
+            stop=stop,
             progress=lambda published, total: update(published, total, ""),
         )
-    rate = done.events / done.seconds if done.seconds else 0.0
     if as_json:
-        figures = asdict(done) | {"events_per_second": round(rate)}
-        typer.echo(json.dumps({"dataset": name, **figures}))
-        return
-    kinds = ", ".join(f"{count:,} {kind}s" for kind, count in done.types.items())
-    typer.echo(f"{done.events:,} events published ({kinds}) at {rate:,.0f}/s")
+        rate = round(done.events / done.seconds) if done.seconds else 0
+        typer.echo(json.dumps({"dataset": name, **asdict(done), "events_per_second": rate}))
+    else:
+        _print_imported(done)
+    if done.left:
+        typer.echo(
+            f"stopped, {done.left:,} events are left: the same command with --skip "
+            f"{skip + done.events} goes on",
+            err=True,
+        )
+        raise typer.Exit(stop.exit_code)
+
+
+def _print_imported(done: Imported) -> None:
+    from streams.words import counted
+
+    rate = done.events / done.seconds if done.seconds else 0.0
+    kinds = ", ".join(counted(count, kind) for kind, count in done.types.items())
+    shown = f" ({kinds})" if kinds else ""
+    typer.echo(f"{counted(done.events, 'event')} published{shown} at {rate:,.0f}/s")
     for reason, count in done.rejected.items():
-        typer.echo(f"{count:,} rows are no events: {reason}")
+        verb = "is no event" if count == 1 else "are no events"
+        typer.echo(f"{counted(count, 'row')} {verb}: {reason}")
 
 
 def simulate(
