@@ -3,11 +3,12 @@
 `capture` copies the state in memory, between two batches; `write` puts it on disk, in another
 thread: a temporary folder, `state.safetensors`, `manifest.json` with its SHA-256 last, each synced,
 then one rename. `load` takes the newest that verifies and says what it refused. The newest `keep`
-stay.
+stay. `hold_folder` keeps a folder for one process.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +26,56 @@ from learners.engine import Engine, fingerprint_of
 from learners.errors import CheckpointError
 from learners.store.ledger import with_room
 
-__all__ = ["Capture", "CheckpointStore"]
+__all__ = ["Capture", "CheckpointStore", "hold_folder"]
 
 FORMAT = 1
 PIECE_BYTES = 1 << 20
 NAMES = {"f8": "F64", "f4": "F32", "i8": "I64", "i4": "I32", "u8": "U64", "u4": "U32", "u1": "U8"}
 MAY_GROW = ("users", "items")  # capacities that a later run may raise
+
+
+def hold_folder(folder: Path, holder: str, cure: str) -> TextIO:
+    """Keep a folder of checkpoints for this process: two would drop each other's.
+
+    Parameters
+    ----------
+    folder
+        Made when missing.
+    holder
+        What this process is: others are told, with its number.
+    cure
+        How to name another folder.
+
+    Returns
+    -------
+    TextIO
+        Close it to let the folder go.
+
+    Raises
+    ------
+    CheckpointError
+        Another process has it, it is a file, or it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file, checkpoints need a folder: {cure}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {folder}: {error.strerror}; {cure}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip() or "process"
+        file.close()
+        raise CheckpointError(
+            f"{folder} is used by another {owner}: stop that one, or {cure}"
+        ) from error
+    file.truncate(0)
+    file.write(f"{holder} (process {os.getpid()})\n")
+    file.flush()
+    return file
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +140,19 @@ class CheckpointStore:
         return copy.view(array.dtype).reshape(array.shape)
 
     def write(self, capture: Capture) -> Path:
-        """Write a capture; return its folder once it is safe on disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write a capture; return its folder once it is safe on disk.
+
+        Raises
+        ------
+        CheckpointError
+            It cannot be written: then nothing of it is left.
+        """
         number = max((int(path.name) for path in self._folders()), default=0) + 1
         target = self.folder / f"{number:08d}"
         temporary = self.folder / f"{number:08d}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             state = {name: a() if callable(a) else a for name, a in capture.state.items()}
             digest = _write_state(temporary / "state.safetensors", state)
             manifest = {
@@ -117,8 +167,11 @@ class CheckpointStore:
             _sync_folder(self.folder)
         except OSError as error:
             raise CheckpointError(
-                f"cannot write checkpoint {target}: {error}; free space or set another state_dir"
+                f"cannot write checkpoint {target}: {error.strerror or error}; free space or name "
+                "another folder (state_dir, or --checkpoint of a replay)"
             ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         for old in self._folders()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return target
@@ -184,7 +237,8 @@ def _check_config(folder: Path, stored: Mapping[str, Any], config: EngineConfig)
             continue
         raise CheckpointError(
             f"checkpoint {folder} was made with engine.{name} = {value}, the settings say {now}; "
-            f"set it back, or name another state_dir to learn the log anew"
+            "set it back, or name another folder (state_dir, or --checkpoint of a replay) to learn "
+            "the log anew"
         )
 
 

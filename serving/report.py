@@ -5,32 +5,41 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learners.errors import DataError
+from streams.targets import check_target, write_whole
+from streams.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["plot_report", "print_report", "shown_json", "write_report"]
+__all__ = ["check_targets", "plot_report", "print_report", "shown_json", "write_report"]
 
 Report = Mapping[str, Any]
 
 FIGURES = ("hr@10", "hr@20", "mrr@20", "ndcg@20", "coverage@20")
 GROUPS = {"metrics": "all events", "purchases": "purchases"}
 JSON_KEYS = (
-    *("events", "rejected", "fingerprint", "microseconds_per_event"),
-    *("metrics", "clicks", "purchases", "alarms"),
+    *("events", "rejected", "first_rejected", "fingerprint", "microseconds_per_event"),
+    *("evaluated_one_in", "metrics", "clicks", "purchases", "alarms"),
     *("learnt", "duplicates", "users", "items"),
 )
 # Okabe and Ito's colours, told apart by nearly everybody.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 ALARM_COLOUR = "#C1272D"
+GREY = "#666666"
 POINTS = 80  # of a curve at most: more are noise to the eye
 DATES = 6
+MOST_LINES = 12  # alarms that are lines across the plot; more would hide the curves
+WHAT_AN_ALARM_IS = (
+    "drift alarm: the blend hit more or less often than before, by more than chance explains, "
+    "because tastes changed or because other people came"
+)
 
 
 def shown_json(report: Report) -> dict[str, Any]:
@@ -46,10 +55,7 @@ def write_report(report: Report, path: Path) -> None:
     DataError
         The file cannot be written.
     """
-    try:
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}; name another file") from error
+    write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def print_report(report: Report) -> None:
@@ -65,18 +71,38 @@ def _rendered(report: Report) -> list[RenderableType]:
     rejected = sum(report["rejected"].values())
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report["rejected"].items())
     lines = [
-        f"{report['events']:,} events learnt at {report['microseconds_per_event']:g} µs each, "
-        f"{rejected:,} rejected{f' ({reasons})' if reasons else ''}",
-        f"fingerprint {report['fingerprint']}",
+        f"{counted(report['events'], 'event')} learnt at {report['microseconds_per_event']:g} µs "
+        f"each, {rejected:,} rejected{f' ({reasons})' if reasons else ''}",
     ]
-    alarms = report.get("alarms", ())
-    if alarms:
-        last = alarms[-1]
-        lines.append(
-            f"drift alarms: {len(alarms)}, the last at event {last['event']:,}: "
-            f"hit rate {last['before']:.3f} → {last['after']:.3f}"
-        )
-    return [_table(report), *lines]
+    if report.get("first_rejected"):
+        lines.append(f"the first that is no event: {report['first_rejected']}")
+    lines.append(f"fingerprint {report['fingerprint']}")
+    if sampled := _sampled(report):
+        lines.append(f"{sampled}: all figures are of these (--sample 1 ranks every one)")
+    return [_table(report), *lines, *_alarm_lines(report.get("alarms", ()))]
+
+
+def _sampled(report: Report) -> str:
+    """Say which targets the figures are of, when not of all."""
+    one_in = report.get("evaluated_one_in", 1)
+    return "" if one_in == 1 else f"one event in {one_in:,} was ranked before it was learnt"
+
+
+def _alarm_lines(alarms: Sequence[Report]) -> list[str]:
+    if not alarms:
+        return []
+    last = alarms[-1]
+    fell = sum(map(_fell, alarms))
+    return [
+        f"{counted(len(alarms), 'drift alarm')} ({fell} fell, {len(alarms) - fell} rose), the last "
+        f"at click or purchase {last['event']:,}: the blend's hit rate at 20 went from "
+        f"{last['before']:.3f} to {last['after']:.3f}",
+        WHAT_AN_ALARM_IS,
+    ]
+
+
+def _fell(alarm: Report) -> bool:
+    return bool(alarm["after"] < alarm["before"])
 
 
 def _table(report: Report) -> Table:
@@ -110,6 +136,32 @@ def _cell(figures: Mapping[str, float], name: str, best: float) -> str:
     return f"[bold]{text}[/bold]" if figures[name] == best > 0 else text
 
 
+def check_targets(report: Path | None, plot: Path | None, log: str) -> None:
+    """Refuse files that could not be written, before the replay whose result they take.
+
+    Raises
+    ------
+    DataError
+        Such as `write_report` or `plot_report` would raise, or it is the log itself.
+    """
+    if report is not None:
+        check_target(report, source=log)
+    if plot is not None:
+        _check_suffix(plot)
+        check_target(plot, source=log)
+
+
+def _check_suffix(path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    suffix = path.suffix[1:].lower()
+    if not path.is_dir() and suffix not in Figure().canvas.get_supported_filetypes():
+        what = f"nothing draws {path.suffix}" if suffix else "its name has no suffix"
+        raise DataError(
+            f"cannot plot to {path}: {what}; name a file such as plot.png, .svg or .pdf"
+        )
+
+
 def plot_report(report: Report, path: Path, title: str = "") -> None:
     """Plot each source's hit rate at 20 over the log, with the drift alarms; format by suffix.
 
@@ -120,6 +172,7 @@ def plot_report(report: Report, path: Path, title: str = "") -> None:
     """
     from matplotlib.figure import Figure
 
+    _check_suffix(path)
     if not report["windows"]["events"]:
         raise DataError("nothing was evaluated, so there is nothing to plot: replay more events")
     windows = _smoothed(report["windows"])
@@ -136,15 +189,14 @@ def plot_report(report: Report, path: Path, title: str = "") -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
-    _add_dates(axes, windows)
+    _add_dates(axes, windows, report.get("began"))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be plotted to: {error}; try a name like plot.png"
-        ) from error
+    notes = [_sampled(report), WHAT_AN_ALARM_IS if report.get("alarms") else ""]
+    figure.supxlabel("\n".join(filter(None, notes)), x=0.01, ha="left", size="small", color=GREY)
+    drawn = BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:].lower())
+    write_whole(path, drawn.getvalue())
 
 
 def _smoothed(windows: Report) -> dict[str, Any]:
@@ -189,19 +241,22 @@ def _plot_curves(axes: Axes, windows: Report, metrics: Report) -> float:
 def _plot_alarms(axes: Axes, alarms: Sequence[Report], top: float) -> None:
     """Mark the alarms: up for a risen hit rate, down for a fallen one."""
     for fell, marker in ((True, "v"), (False, "^")):
-        events = [a["event"] for a in alarms if (a["after"] < a["before"]) == fell]
+        events = [alarm["event"] for alarm in alarms if _fell(alarm) == fell]
         if events:
-            label = f"drift alarm, hit rate {'fell' if fell else 'rose'} ({len(events)})"
-            axes.vlines(events, 0.0, top, ALARM_COLOUR, "dashed", linewidth=0.8, alpha=0.35)
+            label = f"drift alarm: the blend's hits {'fell' if fell else 'rose'} ({len(events)})"
+            if len(alarms) <= MOST_LINES:
+                axes.vlines(events, 0.0, top, ALARM_COLOUR, "dashed", linewidth=0.8, alpha=0.35)
             heights = [top * (0.95 if fell else 0.98)] * len(events)
             axes.scatter(
                 events, heights, s=26, c=ALARM_COLOUR, marker=marker, label=label, zorder=20
             )
 
 
-def _add_dates(axes: Axes, windows: Report) -> None:
-    """Write on a second axis, at some places, when that was."""
+def _add_dates(axes: Axes, windows: Report, began: float | None) -> None:
+    """Write on a second axis, at some places, when that was; `began` is when the log began."""
     events, times = windows["events"], windows["time"]
+    if began is not None:
+        events, times = [0, *events], [began, *times]
     places = sorted({round(i * (len(events) - 1) / (DATES - 1)) for i in range(DATES)})
     span = times[-1] - times[0]
     form = "%d %b %H:%M" if span < 5 * 86400 else "%d %b %Y"
@@ -210,7 +265,7 @@ def _add_dates(axes: Axes, windows: Report) -> None:
     dates.set_xticklabels(
         [datetime.fromtimestamp(times[place], UTC).strftime(form) for place in places],
         fontsize="small",
-        color="#666666",
+        color=GREY,
     )
     dates.spines["bottom"].set_visible(False)
     dates.tick_params(length=0)

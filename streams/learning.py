@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +16,7 @@ import structlog
 from mode import Service
 from numpy.typing import NDArray
 
-from learners.checkpoint import CheckpointStore
+from learners.checkpoint import CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import CheckpointError
 from learners.warmup import warm_up
@@ -37,6 +35,7 @@ CLOSE_PUBLISHER_SECONDS = 3.0
 # How long a thread may keep the interpreter while another waits for it: the learner comes back from
 # a kernel several times a millisecond, and must not queue each time behind the loop's decoding.
 SWITCH_SECONDS = 0.0001
+OWN_FOLDER = "give each node a folder of its own with EVERLEARN_STATE_DIR"
 REST = 10.0  # writing checkpoints takes at most the tenth part of the time
 
 T = TypeVar("T")
@@ -165,7 +164,7 @@ class Learning(Service):
     async def on_start(self) -> None:
         """Take the state folder, load the newest checkpoint, start the threads."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        self._lock = lock_folder(self.settings.state_dir)
+        self._lock = hold_folder(self.settings.state_dir, "node", OWN_FOLDER)
         started = time.perf_counter()
         folder = await self.between_batches(lambda: self.store.load(self.engine))
         self.checkpoint_problems = list(self.store.problems)
@@ -251,35 +250,3 @@ def load_everything() -> None:
     """Load now what would make learning and answers stand still for seconds when first used."""
     warm_up()
     import_module("river.drift")
-
-
-def lock_folder(folder: Path) -> TextIO:
-    """Keep a state folder for this process: two nodes would drop each other's checkpoints.
-
-    Raises
-    ------
-    CheckpointError
-        Another process has it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write state_dir {folder}: {error.strerror}; name a folder of your own with "
-            "EVERLEARN_STATE_DIR"
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise CheckpointError(
-            f"state_dir {folder} is used by another node (process {owner}): stop that one, or give "
-            "each node a folder of its own with EVERLEARN_STATE_DIR"
-        ) from error
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file

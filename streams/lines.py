@@ -43,23 +43,27 @@ def check_lines(lines: Iterable[bytes]) -> Iterator[Line]:
     gate = lines_gate()
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            record = Record(LINES_TOPIC, 0, number, -1, None, _completed(line.strip()))
+            made = {"event_id": uuid4().hex, "timestamp": time.time()}
+            record = Record(LINES_TOPIC, 0, number, -1, None, _completed(line.strip(), made))
             yield Line(number, gate.decode_one(record))
 
 
-def _completed(line: bytes) -> bytes:
-    """Add an id and a time to an object that has none; leave anything else to the gate."""
+def _completed(line: bytes, made: dict[str, object]) -> bytes:
+    """Add what an object lacks of an id and a time; leave anything else to the gate."""
     try:
         fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return line
-    made = {"event_id": uuid4().hex, "timestamp": time.time()}
     missing = {name: value for name, value in made.items() if name not in fields}
     return msgspec.json.encode(missing | fields) if missing else line
 
 
 def read_lines(path: str | Path) -> list[Record]:
     """Read JSON lines as records; `offset` is the line's number, from 0, empty lines are left out.
+
+    A line without `event_id` or `timestamp` is given one that is the same whenever it is read:
+    `line-7`, from its number, and the time of the line before it. The lines before the first that
+    tells a time have that one's time; where no line tells one, a second passes from line to line.
 
     Raises
     ------
@@ -68,10 +72,43 @@ def read_lines(path: str | Path) -> list[Record]:
     """
     try:
         text = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder; give a file of JSON lines, or -") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; give a file or -") from error
-    return [
-        Record(LINES_TOPIC, 0, number, -1, None, line)
-        for number, line in enumerate(text.split(b"\n"))
-        if line.strip()
-    ]
+    lines = text.split(b"\n")
+    told = [_told(line) for line in lines]
+    now = next((time for _, time in told if time is not None), None)
+    records = []
+    for number, (line, (complete, own)) in enumerate(zip(lines, told, strict=True)):
+        if not line.strip():
+            continue
+        now = now if own is None else own
+        if not complete:
+            seconds = float(number) if now is None else now
+            made: dict[str, object] = {"event_id": f"line-{number + 1}", "timestamp": seconds}
+            line = _completed(line, made)
+        records.append(Record(LINES_TOPIC, 0, number, -1, None, line))
+    return records
+
+
+class _Told(msgspec.Struct):
+    event_id: msgspec.Raw = msgspec.Raw()
+    timestamp: msgspec.Raw = msgspec.Raw()
+
+
+_read_told = msgspec.json.Decoder(_Told).decode
+
+
+def _told(line: bytes) -> tuple[bool, float | None]:
+    """Whether an object has both id and time (anything else is the gate's), and the time."""
+    try:
+        told = _read_told(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True, None
+    complete = bool(bytes(told.event_id) and bytes(told.timestamp))
+    try:
+        seconds = msgspec.json.decode(told.timestamp, type=float)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return complete, None
+    return complete, seconds if 0.0 <= seconds < float("inf") else None

@@ -6,25 +6,29 @@ on from a checkpoint in the middle ends with the same fingerprint.
 
 from __future__ import annotations
 
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 
 from learners.base import Batch, EngineConfig
-from learners.checkpoint import CheckpointStore
+from learners.checkpoint import CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import DataError, SettingsError
 from learners.warmup import warm_up
 from streams.datasets import Dataset, load_dataset
-from streams.decode import Gate
+from streams.decode import Gate, Rejected
 from streams.lines import LINES_TOPIC, read_lines
 from streams.log import LogAbout, frame_of, in_order, read_log, records_of
+from streams.order import label
 from streams.record import TopicReader
 from streams.settings import Settings, TopicSettings, load_settings
 
@@ -32,7 +36,9 @@ __all__ = ["ReplayResult", "ReplaySource", "open_source", "replay_log"]
 
 BATCH = 4096
 KAFKA = "kafka://"
+ADDRESSES = re.compile(r"[^\s:/,]+:\d+(,[^\s:/,]+:\d+)*")
 LINES_ENDINGS = (".jsonl", ".ndjson")
+OTHER_FOLDER = "name another folder with --checkpoint"
 
 Progress = Callable[[int, int, Engine], None]  # events passed, events in all
 
@@ -43,6 +49,10 @@ class ReplaySource(Protocol):
     @property
     def engine(self) -> EngineConfig:
         """How these events are learnt."""
+
+    @property
+    def first_rejected(self) -> str:
+        """Where the first record stood that is no event, and why it is none; empty for none."""
 
     def __len__(self) -> int: ...
 
@@ -56,6 +66,7 @@ class DatasetSource:
 
     dataset: Dataset
     engine: EngineConfig
+    first_rejected: str = ""  # its rows have no lines or offsets to be found by
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -76,6 +87,7 @@ class RecordSource:
         now: float,
     ) -> None:
         self.engine = engine
+        self.first_rejected = ""
         self.log, self.watermarks = in_order(log)
         self.gate = Gate(topics, lambda: now)
         labels = self.log.select(pl.format("{}/{}", "topic", "partition")).to_series()
@@ -90,7 +102,9 @@ class RecordSource:
         places = np.flatnonzero(fresh.to_numpy())
         for start in range(0, len(places), BATCH):
             chosen = places[start : start + BATCH]
-            batch, _ = self.gate.decode(records_of(self.log[chosen]))
+            batch, rejected = self.gate.decode(records_of(self.log[chosen]))
+            if rejected and not self.first_rejected:
+                self.first_rejected = _told(rejected[0])
             labels = self.labels[chosen].to_list()
             yield replace(
                 batch, watermarks=dict(zip(labels, self.watermarks[chosen].tolist(), strict=True))
@@ -107,10 +121,13 @@ class ReplayResult:
         The engine, as a node that learnt this log would hold it.
     report : dict
         Counts, fingerprint, microseconds an event, prequential figures, alarms.
+    stopped : bool
+        Whether it was told to stop before the end of the log.
     """
 
     engine: Engine
     report: dict[str, Any]
+    stopped: bool = False
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -147,6 +164,8 @@ def replay_log(
     sample: int | None = None,
     checkpoint: Path | None = None,
     progress: Progress = lambda passed, total, engine: None,
+    tell: Callable[[str], None] = lambda text: None,
+    stopping: AbstractContextManager[threading.Event] | None = None,
 ) -> ReplayResult:
     """Drive a fresh engine from a log, and say how well it foresaw each event.
 
@@ -165,26 +184,37 @@ def replay_log(
         Evaluate one event in so many, chosen by hash; default: all, but for recorded logs and
         topics what their node does.
     checkpoint
-        Folder to go on from, when it holds a checkpoint, and to leave one in at the end.
+        Folder to go on from, when it holds a checkpoint, and to leave one in; nobody else's.
+    progress
+        Called after each batch with the events passed, those in all, and the engine.
+    tell
+        Called with what a person who waits should know.
+    stopping
+        Entered while it learns; the replay ends after the batch in which the event it lends is set.
 
     Raises
     ------
     DataError, SettingsError, BrokerError, TopicError, CheckpointError
-        When a part of this cannot be read.
+        When a part of this cannot be read, or nothing in it is an event.
     """
     if not isinstance(settings, Settings):
         settings = load_settings(settings)
-    source = open_source(path, dataset, settings)
-    config = source.engine if sample is None else replace(source.engine, evaluate_one_in=sample)
-    engine = Engine(config)
-    store = CheckpointStore(checkpoint, settings.checkpoint_keep) if checkpoint else None
-    if store is not None and store.load(engine) is None and store.problems:
-        raise DataError("; ".join(store.problems) + f"; empty {checkpoint} to begin anew")
-    warm_up()  # so that the time per event is not that of compiling
-    learnt, seconds = _learn(engine, source, stop_at, progress)
-    if store is not None:
-        store.write(store.capture(engine))
-    return ReplayResult(engine, _report(engine, learnt, seconds))
+    with ExitStack() as stack:
+        if checkpoint is not None:
+            stack.enter_context(hold_folder(checkpoint, "replay", OTHER_FOLDER))
+        source = open_source(path, dataset, settings)
+        engine = Engine(replace(source.engine, evaluate_one_in=sample) if sample else source.engine)
+        store = CheckpointStore(checkpoint, settings.checkpoint_keep) if checkpoint else None
+        if store is not None:
+            _resume(engine, store)
+        _load(tell)
+        with stopping or nullcontext(threading.Event()) as stop:
+            run = _learn(engine, source, stop_at, progress, stop)
+        if not (any(engine.learnt.values()) or run.stopped or stop_at == 0):
+            raise DataError(f"nothing was learnt: {_why_nothing(path, engine, source)}")
+        if store is not None:
+            store.write(store.capture(engine))
+    return ReplayResult(engine, _report(engine, source, run), run.stopped)
 
 
 def open_source(path: str | Path, dataset: str | None, settings: Settings) -> ReplaySource:
@@ -194,7 +224,7 @@ def open_source(path: str | Path, dataset: str | None, settings: Settings) -> Re
     if dataset is not None:
         return DatasetSource(load_dataset(dataset, path), everything)
     if name.startswith(KAFKA):
-        there = settings.model_copy(update={"broker": name.removeprefix(KAFKA).rstrip("/")})
+        there = settings.model_copy(update={"broker": _addresses(name)})
         with closing(TopicReader(there)) as reader:
             frames = [frame_of([]), *reader.frames()]
         return RecordSource(
@@ -207,6 +237,17 @@ def open_source(path: str | Path, dataset: str | None, settings: Settings) -> Re
     return RecordSource(log, about.topics, _engine_of(about, settings), about.recorded_at)
 
 
+def _addresses(url: str) -> str:
+    """Take the broker out of a URL."""
+    broker = url.removeprefix(KAFKA).removesuffix("/")
+    if not ADDRESSES.fullmatch(broker):
+        raise SettingsError(
+            f"{url!r} is not kafka://host:port: write for example kafka://127.0.0.1:9092; "
+            "the topics are those of the settings"
+        )
+    return broker
+
+
 def _engine_of(about: LogAbout, settings: Settings) -> EngineConfig:
     """Take the recording's engine, but for what a flag, a variable or a file sets now."""
     set_now = {
@@ -217,27 +258,79 @@ def _engine_of(about: LogAbout, settings: Settings) -> EngineConfig:
     return replace(about.engine, **set_now)
 
 
+def _resume(engine: Engine, store: CheckpointStore) -> None:
+    """Give the engine what the newest checkpoint holds, if there is one."""
+    if store.load(engine) is None and store.problems:
+        raise DataError("; ".join(store.problems) + f"; empty {store.folder} to begin anew")
+
+
+def _load(tell: Callable[[str], None]) -> None:
+    """Compile and import first, so that this is no part of the time per event."""
+    warm_up(tell)
+    import_module("river.drift")
+
+
+def _told(rejected: Rejected) -> str:
+    """Say where a rejected record stood, and why it is no event."""
+    record = rejected.record
+    place = ""
+    if record is not None and record.topic == LINES_TOPIC:
+        place = f"line {record.offset + 1}: "
+    elif record is not None:
+        place = f"{label(record.topic, record.partition)} at {record.offset}: "
+    return f"{place}{rejected.reason}: {rejected.detail}"
+
+
+def _why_nothing(path: str | Path, engine: Engine, source: ReplaySource) -> str:
+    if not engine.rejected:
+        return f"{path} holds no event; give a log that does"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in engine.rejected.items())
+    first = f"; the first: {source.first_rejected}" if source.first_rejected else ""
+    return f"no record of {path} is an event ({reasons}){first}"
+
+
+class _Run(NamedTuple):
+    """What one replay did: events learnt, seconds it took, when its first event was."""
+
+    learnt: int
+    seconds: float
+    began: float | None
+    stopped: bool
+
+
 def _learn(
-    engine: Engine, source: ReplaySource, stop_at: int | None, progress: Progress
-) -> tuple[int, float]:
-    """Learn what the engine has not learnt yet; the number of events and the seconds it took."""
+    engine: Engine,
+    source: ReplaySource,
+    stop_at: int | None,
+    progress: Progress,
+    stop: threading.Event,
+) -> _Run:
+    """Learn what the engine has not learnt yet, or as much of it as there is time."""
     total = len(source) if stop_at is None else min(stop_at, len(source))
     learnt, passed, seconds, start = 0, 0, 0.0, time.perf_counter()
+    began = None
     for batch in source.batches(dict(engine.positions), total):
+        if stop.is_set():
+            return _Run(learnt, seconds, began, True)
+        if began is None and len(batch) and not any(engine.learnt.values()):
+            began = float(batch.timestamp[0])
         learnt += engine.learn(batch)
         passed += len(batch) + sum(batch.rejected.values())
         seconds = time.perf_counter() - start
         progress(passed, total, engine)
-    return learnt, seconds
+    return _Run(learnt, seconds, began, False)
 
 
-def _report(engine: Engine, learnt: int, seconds: float) -> dict[str, Any]:
+def _report(engine: Engine, source: ReplaySource, run: _Run) -> dict[str, Any]:
     report = engine.report()
-    each = round(1e6 * seconds / learnt, 2) if learnt else 0.0
+    each = round(1e6 * run.seconds / run.learnt, 2) if run.learnt else 0.0
     return {
         "events": report["events"],
         "rejected": report["rejected"],
+        "first_rejected": source.first_rejected,
         "fingerprint": engine.fingerprint(),
         "microseconds_per_event": each,
+        "evaluated_one_in": engine.config.evaluate_one_in,
+        "began": run.began,
         **{name: value for name, value in report.items() if name not in ("events", "rejected")},
     }

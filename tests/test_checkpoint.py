@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from learners.base import CLICK
-from learners.checkpoint import CheckpointStore
+from learners.checkpoint import CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import CheckpointError
 from tests.test_engine import CONFIG, batch_of, checkerboard, cut
@@ -99,3 +101,30 @@ def test_settings_that_shape_the_state_cannot_change_silently(tmp_path: Path) ->
 
 def test_an_empty_folder_is_a_fresh_start(tmp_path: Path) -> None:
     assert CheckpointStore(tmp_path / "none yet").load(Engine(CONFIG)) is None
+
+
+def test_a_full_disk_as_simulated_leaves_nothing_of_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, store = saved(tmp_path)
+
+    def fill_disk(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fill_disk)
+        with pytest.raises(CheckpointError, match="00000003: No space left on device; free space"):
+            store.write(store.capture(engine))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
+    assert store.write(store.capture(engine)).name == "00000003"
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "state"
+    with hold_folder(folder, "node", "name another"):
+        told = rf"used by another node \(process {os.getpid()}\): stop that one, or take another"
+        with pytest.raises(CheckpointError, match=told):
+            hold_folder(folder, "replay", "take another")
+    hold_folder(folder, "replay", "name another").close()
+    with pytest.raises(CheckpointError, match=r"lock is a file, checkpoints need a folder: take"):
+        hold_folder(folder / "lock", "node", "take another")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from learners.warmup import warm_up
 from tests.test_replay import shop_events
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    """Import now what pytester would forget afterwards: compiled modules load only once."""
+    warm_up()
+    import_module("river.drift")
 
 
 @pytest.fixture

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from learners.base import EngineConfig
-from learners.errors import DataError, SettingsError
-from serving.cli import app
+from learners.checkpoint import hold_folder
+from learners.errors import CheckpointError, DataError, SettingsError
 from streams.broker import EmbeddedBroker
 from streams.events import Event
 from streams.importer import EventWriter
@@ -128,6 +128,43 @@ def test_rejected_rows_are_counted_once_however_often_it_stops(tmp_path: Path) -
     assert result.report["events"] == 200
 
 
+def test_lines_without_id_or_time_are_given_the_same_ones_each_time(tmp_path: Path) -> None:
+    told = [
+        '{"type": "click", "user": "ann", "item": "sofa"}',
+        "",
+        '{"type": "click", "user": "ann", "item": "lamp", "timestamp": 1700000000}',
+        '{"type": "click", "user": "eve", "item": "sofa", "event_id": "mine"}',
+    ]
+    made = [
+        '{"type":"click","user":"ann","item":"sofa","event_id":"line-1","timestamp":1700000000}',
+        '{"type":"click","user":"ann","item":"lamp","event_id":"line-3","timestamp":1700000000}',
+        '{"type":"click","user":"eve","item":"sofa","event_id":"mine","timestamp":1700000000}',
+    ]
+    for name, lines in (("told", told), ("made", made)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    first = replay_log(tmp_path / "told.jsonl", settings=SETTINGS)
+    assert (first.report["events"], first.report["rejected"]) == (3, {})
+    for name in ("told", "made"):
+        again = replay_log(tmp_path / f"{name}.jsonl", settings=SETTINGS)
+        assert again.fingerprint == first.fingerprint
+        assert again.engine.ledger()["lines/0"] == first.engine.ledger()["lines/0"]
+
+
+def test_where_no_line_tells_a_time_a_second_passes_from_line_to_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"type": "click", "user": "ann", "item": "sofa"}\n' * 5)
+    result = replay_log(path, settings=SETTINGS)
+    assert (result.report["events"], result.engine.clock) == (5, 4.0)
+
+
+@pytest.mark.parametrize(
+    "url", ["kafka://", "kafka://host", "kafka://host:9092/clicks", "kafka:///"]
+)
+def test_a_broker_is_named_in_one_form(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"kafka://host:port: .* kafka://127.0.0.1:9092"):
+        replay_log(url, settings=SETTINGS)
+
+
 def test_a_recording_and_its_topics_have_one_fingerprint(
     embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
@@ -166,53 +203,34 @@ def test_a_recording_is_learnt_as_its_node_was_set(
     assert replay_log(log, settings=settings).engine.config.seed == 9
 
 
-def test_the_replay_command_prints_writes_and_plots(lines: Path, tmp_path: Path) -> None:
-    plot, report = tmp_path / "plot.png", tmp_path / "report.json"
-    words = ["replay", str(lines), "--plot", str(plot), "--report", str(report)]
-    printed = CliRunner().invoke(app, [*words, "--json"], env={"EVERLEARN_ENGINE__SEED": "3"})
-    assert printed.exit_code == 0, printed.output
-    row = json.loads(printed.stdout)
-    wanted = {"events", "rejected", "fingerprint", "microseconds_per_event", "metrics", "clicks"}
-    assert wanted | {"purchases", "alarms"} <= set(row)
-    figures = {"hr@10", "hr@20", "mrr@20", "ndcg@20", "coverage@20"}
-    assert all(figures <= set(source) for source in row["metrics"].values())
-    assert plot.read_bytes().startswith(b"\x89PNG")
-    written = json.loads(report.read_text())
-    assert written["fingerprint"] == row["fingerprint"]
-    assert len(written["windows"]["events"]) == len(written["windows"]["hr@20"]["blend"]) > 1
-    shown = CliRunner().invoke(app, ["replay", str(lines), "--sample", "4"])
-    assert "all events  blend" in shown.stdout
-    assert "purchases   blend" in shown.stdout
-    assert "fingerprint" in shown.stdout
+def test_a_folder_that_another_uses_is_left_alone(lines: Path, tmp_path: Path) -> None:
+    with hold_folder(tmp_path, "node", ""):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(
+            CheckpointError, match=rf"another node \(process {os.getpid()}\).*--che"
+        ):
+            replay_log(lines, settings=SETTINGS, checkpoint=tmp_path)
+        assert sorted(tmp_path.rglob("*")) == before
+    replay_log(lines, settings=SETTINGS, stop_at=50, checkpoint=tmp_path)
+    with hold_folder(tmp_path, "node", ""):
+        pass
 
 
-def test_json_lines_come_on_standard_input(replayed: ReplayResult, lines: Path) -> None:
-    config = {f"EVERLEARN_ENGINE__{n.upper()}": str(getattr(SMALL, n)) for n in ("users", "items")}
-    config |= {"EVERLEARN_ENGINE__SESSIONS": "2000", "EVERLEARN_ENGINE__DEDUPE_EVENTS": "10000"}
-    words = ["replay", "-", "--json"]
-    printed = CliRunner().invoke(app, words, input=lines.read_text(), env=config)
-    assert json.loads(printed.stdout)["fingerprint"] == replayed.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["missing.parquet"], "does not exist"),
-        (["missing.jsonl"], "cannot be read"),
-        (["missing.parquet", "--dataset", "taobao"], "does not exist"),
-        (["{lines}", "--dataset", "netflix"], "unknown data set"),
-        (["{lines}", "--plot", "/nowhere/plot.png", "--stop-at", "600"], "cannot be plotted"),
-        (["{lines}", "--plot", "plot.xyz", "--stop-at", "600"], "cannot be plotted"),
-        (["{lines}", "--plot", "plot.png", "--stop-at", "50"], "nothing to plot"),
-        (["{lines}", "--report", "/nowhere/r.json", "--stop-at", "600"], "cannot be written"),
-    ],
-)
-def test_what_cannot_be_replayed_or_written_is_said_in_words(
-    words: list[str], message: str, lines: Path
+def test_a_replay_that_is_stopped_goes_on_from_its_checkpoint(
+    lines: Path, replayed: ReplayResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = CliRunner().invoke(app, ["replay", *[word.format(lines=lines) for word in words]])
-    assert said.exit_code == 1
-    assert message in str(said.exception)
+    monkeypatch.setattr("streams.replay.BATCH", 256)
+    stop = threading.Event()
+    part = replay_log(
+        lines,
+        settings=SETTINGS,
+        checkpoint=tmp_path,
+        progress=lambda passed, total, engine: stop.set(),
+        stopping=nullcontext(stop),
+    )
+    assert (part.stopped, part.report["events"]) == (True, 256)
+    rest = replay_log(lines, settings=SETTINGS, checkpoint=tmp_path)
+    assert (rest.stopped, rest.fingerprint) == (False, replayed.fingerprint)
 
 
 def test_a_spoilt_checkpoint_is_not_begun_over_in_silence(lines: Path, tmp_path: Path) -> None:

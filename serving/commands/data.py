@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +30,8 @@ DatasetName = Annotated[
     typer.Option(help="LOG is this data set: taobao, online-retail, diginetica or ml-100k."),
 ]
 Plot = Annotated[
-    Path | None, typer.Option(help="Plot the hit rates over time: FILE.png, .svg or .pdf.")
+    Path | None,
+    typer.Option(help="Plot the hit rates over time: a file named .png, .svg or .pdf."),
 ]
 ReportFile = Annotated[
     Path | None, typer.Option("--report", help="Write every figure there, as JSON.")
@@ -42,7 +44,9 @@ CheckpointFolder = Annotated[
 Sample = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Evaluate one event in so many; default: all, or what the recorded node did."
+        min=1,
+        help="Evaluate one event in so many, which is faster, but of fewer targets: all figures "
+        "are of these. Default: all, or what the recorded node did.",
     ),
 ]
 
@@ -61,6 +65,7 @@ def record(
 
     It reads without a consumer group, up to the ends at its start.
     The log keeps what each topic carries and how the engine is set.
+    A file that is there is replaced at the end, when there is anything.
 
     \b
     Examples:
@@ -77,16 +82,20 @@ def record(
     settings = load_settings(settings_file, broker=broker)
     names = [name.strip() for name in topics.split(",")] if topics else None
     chosen = Range.parse(start, stop)
-    # A service manager's stop ends a recording as Ctrl-C does: what has come is kept.
-    with interrupted_when_told(), progress_bar("recording") as update:
-        counts = record_topics(
-            settings,
-            file,
-            names,
-            chosen=chosen,
-            follow=follow,
-            progress=lambda read, total: update(read, None if follow else total, ""),
-        )
+    try:
+        # A service manager's stop ends a recording as Ctrl-C does: what has come is kept.
+        with interrupted_when_told(), progress_bar("recording") as update:
+            counts = record_topics(
+                settings,
+                file,
+                names,
+                chosen=chosen,
+                follow=follow,
+                progress=lambda read, total: update(read, None if follow else total, ""),
+            )
+    except KeyboardInterrupt as told:
+        typer.echo(f"stopped before the end: nothing is written to {file}", err=True)
+        raise typer.Exit(128 + told.args[0]) from told
     if as_json:
         typer.echo(
             json.dumps({"file": str(file), "records": sum(counts.values()), "topics": counts})
@@ -94,7 +103,8 @@ def record(
         return
     for name, count in counts.items():
         typer.echo(f"{count:>12,}  {name}")
-    typer.echo(f"{sum(counts.values()):>12,}  records in {file}")
+    total = sum(counts.values())
+    typer.echo(f"{total:>12,}  {'record' if total == 1 else 'records'} in {file}")
 
 
 def replay(
@@ -116,7 +126,10 @@ def replay(
     """Learn a log again, and say how well each event was foreseen.
 
     The same log and settings give the same fingerprint, in one run or,
-    with --checkpoint, in several.
+    with --checkpoint, in several: Ctrl-C leaves a checkpoint there, too.
+
+    JSON lines without event_id are given one from their number, those
+    without timestamp the time of the line before.
 
     \b
     Examples:
@@ -124,12 +137,15 @@ def replay(
       everlearn replay taobao-9days.parquet --dataset taobao --json
       everlearn replay kafka://127.0.0.1:9092
     """
-    import json
+    import sys
 
     from serving.progress import progress_bar
-    from serving.report import plot_report, print_report, shown_json, write_report
+    from serving.report import check_targets, plot_report, write_report
+    from serving.stopping import Stop
     from streams.replay import replay_log
 
+    check_targets(report_file, plot, log)
+    stop = Stop()
     with progress_bar("replaying") as update:
         result = replay_log(
             log,
@@ -139,15 +155,37 @@ def replay(
             sample=sample,
             checkpoint=checkpoint,
             progress=lambda passed, total, engine: update(passed, total, ""),
+            tell=lambda text: print(text, file=sys.stderr, flush=True),
+            stopping=stop,
         )
+    if result.stopped:
+        typer.echo(_how_to_go_on(result.report["events"], checkpoint), err=True)
+        raise typer.Exit(stop.exit_code)
+    _show(result.report, as_json)
     if report_file is not None:
         write_report(result.report, report_file)
     if plot is not None:
         plot_report(result.report, plot, title=Path(log).name)
+
+
+def _show(report: Mapping[str, Any], as_json: bool) -> None:
+    import json
+
+    from serving.report import print_report, shown_json
+
     if as_json:
-        typer.echo(json.dumps(shown_json(result.report)))
+        typer.echo(json.dumps(shown_json(report)))
     else:
-        print_report(result.report)
+        print_report(report)
+
+
+def _how_to_go_on(events: int, checkpoint: Path | None) -> str:
+    from streams.words import counted
+
+    kept = "nothing is kept: with --checkpoint FOLDER it could go on from here"
+    if checkpoint is not None:
+        kept = f"they are kept in {checkpoint}: the same command goes on from there"
+    return f"stopped after {counted(events, 'event')}; {kept}"
 
 
 def register(app: typer.Typer) -> None:
