@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from serving.cli import app
+from serving.commands.tables import print_table
 from streams.settings import Settings, describe
 
 ROOT: Any = typer.main.get_command(app)
@@ -107,3 +108,14 @@ def test_the_example_file_is_a_settings_file(tmp_path: Path) -> None:
     assert not any(isinstance(value, int | str) for value in tomllib.loads(text).values())
     rows = json.loads(run("settings", "--settings", str(file), "--json"))
     assert {row["origin"] for row in rows} == {"default"}
+
+
+def test_a_table_is_folded_to_the_width_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    print_table(("name", "value"), [("seed", "x" * 40)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[1:])) <= 30  # the titles are bold
+    assert "".join(lines).count("x") == 40
