@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from learners.errors import EverlearnError
+from streams.processes import how_it_ended
 
 __all__ = ["NodeProcess"]
 
@@ -99,7 +100,7 @@ class NodeProcess:
         """Raise an error with the log's tail if the process has ended."""
         if self.process is None or self.process.poll() is not None:
             code = None if self.process is None else self.process.returncode
-            raise EverlearnError(f"the node ended with code {code}\n{self.tail()}")
+            raise EverlearnError(f"the node has ended, {how_it_ended(code)}\n{self.tail()}")
 
     def stop(self) -> int:
         """Stop the process in order; return its exit code."""

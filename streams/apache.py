@@ -8,17 +8,19 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from learners.errors import BrokerError
-from streams.broker import free_port
+from streams.broker import check_port, free_port
+from streams.processes import Watcher, how_it_ended
+from streams.scratch import scratch_folder
 
 __all__ = [
     "JAVA_NEEDED",
@@ -107,9 +109,12 @@ class ApacheKafka:
         self.address = f"127.0.0.1:{self.port}"
         self.heap_megabytes = heap_megabytes
         self._say = say
-        self._temporary = data is None
-        self.data = Path(data or tempfile.mkdtemp(prefix="everlearn-kafka-")).resolve()
+        self._kept = ExitStack()
+        folder = data or self._kept.enter_context(scratch_folder("kafka"))
+        self.data = Path(folder).resolve()
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: Watcher | None = None
+        self._code: int | None = None
 
     @property
     def log_file(self) -> Path:
@@ -132,7 +137,7 @@ class ApacheKafka:
         if self.running:
             return self
         java = _java(self._say)
-        self._check_port()
+        check_port(self.port)
         self.data.mkdir(parents=True, exist_ok=True)
         properties = self._write_properties()
         if not (self.data / "log" / "meta.properties").exists():
@@ -152,6 +157,7 @@ class ApacheKafka:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us: we stop the broker in order
             )
+        self._watcher = Watcher(self._process.pid)
         self._await_start(timeout_seconds)
         return self
 
@@ -163,25 +169,24 @@ class ApacheKafka:
         try:
             self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
-            self.kill()
-        self._process = None
+            self._process.kill()
+        self._end()
 
     def kill(self) -> None:
         """End the broker at once (SIGKILL), as a power cut would; its data stays for `start`."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
-            self._process = None
+            self._end()
 
     def close(self) -> None:
         """Stop the broker and remove its data if the folder was temporary."""
         self.stop()
-        if self._temporary:
-            shutil.rmtree(self.data, ignore_errors=True)
+        self._kept.close()
 
-    def last_words(self) -> str:
-        """Return the line of the broker's log that tells most about why it ended."""
-        return _last(_read(self.log_file))
+    def why_ended(self) -> str:
+        """Return how the Java process ended, and the line of its log that tells most about why."""
+        code = self._code if self._process is None else self._process.poll()
+        return f"{how_it_ended(code)}: {_last(_read(self.log_file))}"
 
     def __enter__(self) -> Self:
         try:
@@ -198,16 +203,13 @@ class ApacheKafka:
     ) -> None:
         self.close()
 
-    def _check_port(self) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", self.port))
-            except OSError as error:
-                raise BrokerError(
-                    f"port {self.port} of 127.0.0.1 is not free ({error.strerror}): stop what "
-                    "listens there, or choose another port"
-                ) from error
+    def _end(self) -> None:
+        """Forget the processes, which are about to end."""
+        if self._watcher is not None:
+            self._watcher.close()
+        if self._process is not None:
+            self._code = self._process.wait()
+        self._process = self._watcher = None
 
     def _write_properties(self) -> Path:
         path = self.data / "server.properties"
@@ -234,15 +236,15 @@ class ApacheKafka:
         deadline = time.monotonic() + timeout_seconds
         while STARTED not in _read(self.log_file):
             if not self.running:
-                self._process = None
+                self._end()
                 raise BrokerError(
-                    f"Apache Kafka ended at its start on port {self.port}: {self.last_words()}"
+                    f"Apache Kafka ended at its start on port {self.port}, {self.why_ended()}"
                 )
             if time.monotonic() > deadline:
                 self.kill()
                 raise BrokerError(
                     f"Apache Kafka did not serve {self.address} within {timeout_seconds:g} s: "
-                    f"{self.last_words()}"
+                    f"{_last(_read(self.log_file))}"
                 )
             time.sleep(0.05)
 

@@ -152,7 +152,8 @@ def broker_apis(broker: str, timeout_seconds: float = 3.0) -> frozenset[int]:
         try:
             return _ask_apis(address.strip(), timeout_seconds)
         except (OSError, ValueError, struct.error) as error:
-            problems.append(f"{address.strip()} ({error})")
+            why = getattr(error, "strerror", None) or error
+            problems.append(f"{address.strip()} ({why})")
     raise BrokerError(
         f"no Kafka broker answers at {', '.join(problems)}; start one (`everlearn broker`, "
         "`make kafka`) or name yours with EVERLEARN_BROKER=host:port"

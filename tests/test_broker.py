@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from typer.testing import CliRunner
 
 from learners.errors import BrokerError
+from serving.cli import app
 from streams import apache
 from streams.apache import ApacheKafka, fetch_jars, is_available
-from streams.broker import EmbeddedBroker, broker_apis, free_port, is_embedded
+from streams.broker import EmbeddedBroker, broker_apis, check_port, free_port, is_embedded
+
+
+def children(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in listed for child in task.read_text().split()]
+
+
+def name_of(process: int) -> str:
+    return Path(f"/proc/{process}/comm").read_text()
+
+
+def runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def publish(address: str, topic: str, values: list[bytes]) -> None:
@@ -80,6 +111,52 @@ def test_first_reachable_of_several_brokers_answers(embedded_broker: EmbeddedBro
     assert is_embedded(f"127.0.0.1:{free_port()}, {embedded_broker.address}")
 
 
+def test_a_port_is_checked_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BrokerError, match=rf"port {port} .*in use.*choose another"):
+            check_port(port)
+    check_port(port)
+    with pytest.raises(BrokerError, match="port 70000"):
+        check_port(70_000)
+
+
+@pytest.mark.parametrize("port", ["70000", "-1"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    failed = CliRunner().invoke(app, ["kafka", "--port", port])
+    assert failed.exit_code == 2
+    assert "--port" in failed.stderr
+
+
+WATCHING = """
+import os, signal, subprocess, sys
+from streams.processes import Watcher
+child = subprocess.Popen(["sleep", "600"])
+watcher = Watcher(child.pid)
+print(child.pid, flush=True)
+if sys.argv[1] == "close":
+    watcher.close()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_watched_process_ends_with_its_killed_parent(watched: bool) -> None:
+    command = [sys.executable, "-c", WATCHING, "watch" if watched else "close"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert parent.wait(30) == -signal.SIGKILL
+    try:
+        if watched:
+            until(lambda: not runs(child))
+        else:
+            assert runs(child)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
 def test_missing_java_and_maven_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("EVERLEARN_CACHE", str(tmp_path))
@@ -135,6 +212,25 @@ def test_kafka_command_keeps_its_folder(kafka_jars: Path, tmp_path: Path) -> Non
     with pytest.raises(BrokerError):
         broker_apis(address)
     assert (tmp_path / "kept" / "server.properties").exists()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_java_that_is_killed_is_told_and_one_whose_command_is_killed_ends(
+    kafka_jars: Path, tmp_path: Path
+) -> None:
+    program = [Path(sys.executable).with_name("everlearn"), "kafka", "--port", "0", "--json"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    for victim in ("java", "command"):
+        with subprocess.Popen(program, env=environment, **options) as process:  # type: ignore[call-overload]
+            process.stdout.readline()
+            (java,) = (child for child in children(process.pid) if "java" in name_of(child))
+            os.kill(java if victim == "java" else process.pid, signal.SIGKILL)
+            _, said = process.communicate(timeout=30)
+        assert ("killed by SIGKILL" in said) == (victim == "java")
+        until(lambda java=java: not runs(java))  # type: ignore[misc]
 
 
 @pytest.mark.kafka
