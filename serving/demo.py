@@ -6,23 +6,22 @@ of their events before it learns it, so that the hit rates say what learning is 
 
 from __future__ import annotations
 
-import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 
-from serving.child import HOST, NodeProcess, clean_environment
+from learners.errors import BrokerError
+from serving.child import NodeProcess, clean_environment
 from serving.figures import Figures, fetch, read_figures
 from serving.stopping import told_to_stop
-from streams.broker import EmbeddedBroker, free_port
+from streams.broker import EmbeddedBroker, check_port, free_port
 from streams.importer import EventWriter
 from streams.publisher import Publisher
+from streams.scratch import scratch_folder
 from streams.settings import Settings
 from streams.shop import Shop, ShopConfig
 from streams.simulate import Api, Shown, Simulated, Simulation
@@ -143,15 +142,15 @@ class Demo:
         """
         with (
             told_to_stop(self._stop),
-            tempfile.TemporaryDirectory(prefix="everlearn-demo-") as folder,
+            scratch_folder("demo") as folder,
             EmbeddedBroker() as broker,
         ):
             make_topics(broker.address)
             node = NodeProcess(
                 broker=broker.address,
-                state_dir=Path(folder) / "state",
+                state_dir=folder / "state",
                 port=self.port,
-                log=Path(folder) / "node.log",
+                log=folder / "node.log",
                 environment=clean_environment() | EVALUATE_ALL,
             )
             with node, Publisher(broker.address) as publisher:
@@ -220,16 +219,22 @@ class Demo:
 
 
 def choose_port(asked: int | None) -> int:
-    """The port asked for; else the usual one, or a free one where somebody has that."""
-    if asked:
-        return asked
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, PORT))
-        except OSError:
-            return free_port()
-    return free_port() if asked == 0 else PORT
+    """The port asked for; else the usual one, or a free one where somebody has that.
+
+    Raises
+    ------
+    BrokerError
+        The port asked for is not free.
+    """
+    if asked == 0:
+        return free_port()
+    try:
+        check_port(asked or PORT)
+    except BrokerError:
+        if asked:
+            raise
+        return free_port()
+    return asked or PORT
 
 
 def make_topics(broker: str) -> None:

@@ -16,6 +16,10 @@ __all__ = ["DemoView"]
 
 LINE_EVERY_SECONDS = 5.0
 PLAIN = "popularity"
+WHY_SO_HIGH = (
+    "The simulated shoppers often pick from the list that the node has just ranked for them, which "
+    "is why the hit rate of the blend is high; a real shop's is lower."
+)
 
 
 class DemoView:
@@ -56,12 +60,14 @@ class DemoView:
         elif state.seconds >= self._next_line:
             self._next_line = state.seconds + LINE_EVERY_SECONDS
             blend, plain = (_percent(state.figures.hit_rate(name)) for name in ("blend", PLAIN))
-            self.console.print(f"{_status(state).plain}; hit rate {blend}, {PLAIN} {plain}")
+            line = f"{_status(state).plain}; hit rate {blend}, {PLAIN} {plain}"
+            self.console.print(line, soft_wrap=True)
 
     def end(self, state: DemoState) -> None:
         """Show the table that the demo ends with."""
         self.console.print(_table(state))
-        self.console.print(_status(state))
+        self.console.print(WHY_SO_HIGH, style="dim")
+        self.console.print(_status(state, closed=True))
         first = state.first_answer_seconds
         if first is not None:
             self.console.print(f"first personal answer after {first:.1f} s")
@@ -84,12 +90,13 @@ def _table(state: DemoState) -> Table:
     return table
 
 
-def _status(state: DemoState) -> Text:
+def _status(state: DemoState, *, closed: bool = False) -> Text:
     now, before = state.figures, state.before
     rate = (now.events - before.events) / max(state.between_seconds, 1e-9)
+    pace = "" if closed or not before.events else f" ({max(rate, 0):.0f}/s)"
     parts = [
         f"{state.seconds:.0f} s",
-        f"{now.events:,} events learnt ({max(rate, 0):.0f}/s)",
+        f"{now.events:,} events learnt{pace}",
         f"lag {'?' if now.lag is None else now.lag}",
         f"learnt after {_mean_ms(now.freshness_seconds, now.fresh_events)}",
         f"{now.answers:,} answers, {_mean_ms(now.answer_seconds, now.answers)} each",

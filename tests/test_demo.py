@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,11 +16,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from learners.errors import BrokerError
 from serving.child import clean_environment
-from serving.demo import DemoState
+from serving.demo import DemoState, choose_port
 from serving.demo_view import DemoView
 from serving.figures import Figures, parse_figures
 from serving.metrics import Metrics
+from streams.scratch import scratch_folder
 from streams.simulate import Simulated
 from tests.fakes import EngineWithFigures, NodeInMemory
 
@@ -67,7 +70,50 @@ def test_the_table_sets_the_blend_against_popularity() -> None:
     assert "50.0 %" in shown
     assert "25.0 %" in shown
     assert "1,200 events learnt (200/s)" in shown
+    assert "1,200 events learnt, lag" in shown, "nobody asks for a pace at the end"
+    assert "shoppers often pick from the list" in shown
     assert "first personal answer after 4.2 s" in shown
+
+
+def test_there_is_no_pace_before_there_is_one_to_tell() -> None:
+    console = Console(record=True, width=80, file=io.StringIO())
+    DemoView(console).show(state(before=Figures()))
+    (line,) = (line for line in console.export_text().splitlines() if "learnt" in line)
+    assert "/s)" not in line
+    assert line.endswith("popularity 25.0 %"), "one line each, however long, where nobody watches"
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BrokerError, match=f"port {port} .*choose another"):
+            choose_port(port)
+    assert choose_port(port) == port
+
+
+KILLED = """
+import os, signal
+from streams.scratch import scratch_folder
+with scratch_folder("test") as folder:
+    print(folder, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_folder_of_the_killed_is_removed_by_the_next_and_one_in_use_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True)
+    left = Path(killed.stdout.strip())
+    assert left.is_dir()
+    assert left.parent == tmp_path
+    with scratch_folder("test") as used, scratch_folder("test") as other:
+        assert used.is_dir()
+        assert other.is_dir()
+        assert not left.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_figures_are_read_from_the_metrics_page() -> None:
@@ -84,14 +130,14 @@ def test_figures_are_read_from_the_metrics_page() -> None:
 
 
 @contextmanager
-def demo(*words: str) -> Iterator[subprocess.Popen[str]]:
+def demo(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", "from serving.cli import main; main()", "demo", "--port", "0"]
     with subprocess.Popen(
         [*command, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=clean_environment(),
+        env=clean_environment() | {"TMPDIR": str(folder)},
     ) as running:
         try:
             yield running
@@ -135,8 +181,8 @@ def wait_for_line(running: subprocess.Popen[str], part: str) -> None:
 
 
 @pytest.mark.slow
-def test_after_some_seconds_the_blend_beats_popularity() -> None:
-    with demo("--seconds", "8", "--json") as running:
+def test_after_some_seconds_the_blend_beats_popularity(tmp_path: Path) -> None:
+    with demo(tmp_path, "--seconds", "8", "--json") as running:
         text, _ = running.communicate(timeout=START_SECONDS + 60)
     assert running.returncode == 0, text
     summary = json.loads(text.splitlines()[-1])
@@ -144,13 +190,14 @@ def test_after_some_seconds_the_blend_beats_popularity() -> None:
     assert summary["blend"]["hr@20"] > summary["popularity"]["hr@20"]
     assert summary["failed_requests"] == 0
     assert summary["first_answer_seconds"] > 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_running(number: signal.Signals) -> None:
-    with demo() as running:
+def test_nothing_is_left_running(number: signal.Signals, tmp_path: Path) -> None:
+    with demo(tmp_path) as running:
         wait_for_line(running, "answers at")
         nodes = children(running.pid)
         assert nodes
