@@ -45,6 +45,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield broker
     if broker.status != "fail":
         yield from _guarded("topics", _topics, settings)
+        yield from _guarded("events", _beginnings, settings)
     yield from _guarded("clock", _clock, settings, broker.status != "fail")
     yield _codecs()
     yield _java()
@@ -110,6 +111,28 @@ def _topics(settings: Settings) -> Iterator[Check]:
         yield Check("ok", "topics", f"{len(good)} of {len(reports)} are there and as set")
     if waiting:
         yield Check("ok", "topics", f"{len(waiting)} of {len(reports)} will appear on first use")
+
+
+def _beginnings(settings: Settings) -> Iterator[Check]:
+    """Tell of events that Kafka no longer has, unless the topic is meant to drop old ones."""
+    from streams.broker import EMBEDDED_LIMITS
+    from streams.topics import first_offsets, list_topics
+
+    events = settings.event_topics()
+    reports = {each.name: each for each in list_topics(settings) if each.name in events}
+    counts = {name: report.partitions for name, report in reports.items() if report.partitions}
+    for name, firsts in first_offsets(settings, counts).items():
+        begun, days = sum(first > 0 for first in firsts), reports[name].retention_days
+        if not begun:
+            continue
+        value = f"{name}: {begun} of {len(firsts)} partitions begin above offset 0"
+        gone = f"{value}, {sum(firsts):,} events are gone"
+        if days is None:
+            yield Check("warn", "events", gone, f"a new node cannot learn them. {EMBEDDED_LIMITS}")
+        elif days < 0:
+            yield Check("warn", "events", gone, "a new node cannot learn them: who deleted them?")
+        else:
+            yield Check("ok", "events", f"{gone}: it keeps {days:g} days")
 
 
 def _clock(settings: Settings, reachable: bool) -> Iterator[Check]:

@@ -7,15 +7,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from learners.errors import BrokerError, TopicError
-from streams.broker import is_embedded
+from streams.broker import broker_apis, is_embedded
 from streams.security import confluent_options, kafka_python_options
 
 if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
     from kafka.admin import KafkaAdminClient
 
     from streams.settings import Settings, TopicSettings
 
-__all__ = ["Difference", "TopicReport", "connect_admin", "create_topics", "list_topics"]
+__all__ = [
+    "Difference",
+    "TopicReport",
+    "check_broker",
+    "connect_admin",
+    "create_topics",
+    "first_offsets",
+    "list_topics",
+]
 
 State = Literal["created", "as set", "differs", "theirs", "missing", "on first use"]
 
@@ -46,6 +55,21 @@ class TopicReport(NamedTuple):
     cleanup_policy: str | None = None
     retention_days: float | None = None
     differences: tuple[Difference, ...] = ()
+
+
+def check_broker(settings: Settings) -> None:
+    """Check that the broker of the settings answers, before anything is begun that needs it.
+
+    Raises
+    ------
+    BrokerError
+        The broker cannot be reached, or not with these settings.
+    """
+    if settings.security.protocol == "PLAINTEXT":
+        broker_apis(settings.broker)
+        return
+    with connect_admin(settings) as admin:
+        admin.describe_cluster()
 
 
 def create_topics(settings: Settings) -> list[TopicReport]:
@@ -88,6 +112,42 @@ def list_topics(settings: Settings) -> list[TopicReport]:
         return _compare(admin, settings)
 
 
+def first_offsets(settings: Settings, partitions: Mapping[str, int]) -> dict[str, list[int]]:
+    """Return the first offset that each partition still has, by topic.
+
+    Parameters
+    ----------
+    settings
+        Broker, TLS and SASL.
+    partitions
+        How many partitions each topic has; the topics must exist.
+
+    Raises
+    ------
+    BrokerError
+        The broker does not tell.
+    """
+    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+    earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    asked = {
+        TopicPartition(name, number): earliest
+        for name, count in partitions.items()
+        for number in range(count)
+    }
+    found: dict[str, list[int]] = {name: [] for name in partitions}
+    client = _client(settings)  # it answers only as long as somebody holds it
+    try:
+        answers = client.list_offsets(asked, request_timeout=10) if asked else {}
+        for place, answer in answers.items():
+            found[place.topic].append(answer.result().offset)
+    except KafkaException as error:
+        told = error.args[0].str()
+        raise BrokerError(f"{settings.broker} does not tell where topics begin: {told}") from error
+    return found
+
+
 @contextmanager
 def connect_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     """Lend kafka-python's admin client, connected to the broker of the settings.
@@ -120,16 +180,20 @@ def _embedded(settings: Settings) -> bool:
 
 
 def _embedded_report(settings: Settings) -> list[TopicReport]:
-    from confluent_kafka.admin import AdminClient
-
-    client = AdminClient({"bootstrap.servers": settings.broker} | confluent_options(settings))
-    found = client.list_topics(timeout=10).topics
+    found = _client(settings).list_topics(timeout=10).topics
     return [
         TopicReport(role, topic.name, "as set", len(found[topic.name].partitions))
         if topic.name in found
         else TopicReport(role, topic.name, "on first use")
         for role, topic in settings.topics.items()
     ]
+
+
+def _client(settings: Settings) -> AdminClient:
+    from confluent_kafka.admin import AdminClient
+
+    plain: dict[str, Any] = {"bootstrap.servers": settings.broker, "log_level": 2}
+    return AdminClient(plain | confluent_options(settings))
 
 
 def _create(admin: KafkaAdminClient, topics: Iterable[TopicSettings]) -> set[str]:

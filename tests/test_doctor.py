@@ -74,6 +74,19 @@ def test_all_is_well_on_an_embedded_broker(embedded_broker: EmbeddedBroker, tmp_
     assert "none runs" in found["node"].value
 
 
+def test_events_that_the_embedded_broker_dropped_are_told(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    with Publisher(embedded_broker.address) as publisher:
+        for _ in range(7):
+            publisher.put("everlearn.clicks", b"anna", bytes(900_000))
+            publisher.flush()
+    events = findings(settings_for(tmp_path, embedded_broker.address))["events"]
+    assert events.status == "warn"
+    assert "everlearn.clicks: 1 of 4 partitions begin above offset 0, 2 events" in events.value
+    assert "drops older events" in events.cure
+
+
 def test_unreachable_broker_fails_with_a_cure(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     broker = findings(settings_for(tmp_path, address))["broker"]

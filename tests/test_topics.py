@@ -14,7 +14,14 @@ from streams.apache import ApacheKafka
 from streams.broker import EmbeddedBroker, free_port
 from streams.publisher import Publisher
 from streams.settings import Settings
-from streams.topics import Difference, connect_admin, create_topics, list_topics
+from streams.topics import (
+    Difference,
+    TopicReport,
+    connect_admin,
+    create_topics,
+    first_offsets,
+    list_topics,
+)
 
 ROLES = ("clicks", "purchases", "impressions", "items", "erasures", "dead_letters", "snapshots")
 
@@ -101,7 +108,26 @@ def test_embedded_broker_makes_topics_on_first_use(embedded_broker: EmbeddedBrok
     assert set(states.values()) == {"on first use"}
     told = CliRunner().invoke(app, ["topics", "create", "--broker", embedded_broker.address])
     assert told.exit_code == 0
-    assert "topics appear on first use" in told.output
+    assert "Topics appear on first use" in told.output
+    assert "drops older events" in told.output
+
+
+def test_a_topic_of_somebody_else_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = TopicReport("shop", "shop.tracking", "theirs", 3, "delete", 7.0)
+    monkeypatch.setattr("streams.topics.list_topics", lambda settings: [theirs])
+    told = CliRunner().invoke(app, ["topics", "list"])
+    assert "theirs: a topic that the settings map" in told.output
+
+
+def test_first_offsets_move_when_the_embedded_broker_drops_events(
+    embedded_broker: EmbeddedBroker,
+) -> None:
+    with Publisher(embedded_broker.address) as publisher:
+        for _ in range(7):
+            publisher.put("t", b"anna", bytes(900_000))
+            publisher.flush()
+    settings = Settings(broker=embedded_broker.address)
+    assert first_offsets(settings, {"t": 4})["t"] == [0, 0, 0, 2]
 
 
 def test_unreachable_broker_is_said() -> None:

@@ -26,7 +26,8 @@ topics = typer.Typer(
 def broker(as_json: AsJson = False) -> None:
     """Run the embedded broker until Ctrl-C: the Kafka protocol, in memory, no Java.
 
-    The system chooses the port. Everything it holds is gone when it stops.
+    It keeps the newest 5 MB of a partition, about 35,000 clicks, and drops older
+    events; everything is gone when it stops. The system chooses the port.
 
     \b
     Examples:
@@ -43,7 +44,9 @@ def broker(as_json: AsJson = False) -> None:
 
 
 def kafka(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 9092,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 9092,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps the topics; default: a temporary one, gone at exit."),
@@ -72,7 +75,7 @@ def kafka(
         _announce(f"Apache Kafka {KAFKA_VERSION}", apache.address, kept, as_json)
         while not stopped.wait(0.2):
             if not apache.running:
-                raise BrokerError(f"Apache Kafka ended by itself: {apache.last_words()}")
+                raise BrokerError(f"Apache Kafka has ended, {apache.why_ended()}")
 
 
 @topics.command()
@@ -185,6 +188,11 @@ def _print_topics(settings: Settings, reports: Sequence[TopicReport], as_json: b
                 f"{report.name}: {what} is {found}, the settings say {wanted}: change the topic "
                 f"with your Kafka tools, or topics.{report.role} in the settings"
             )
+    if any(report.state == "theirs" for report in reports):
+        typer.echo(
+            "theirs: a topic that the settings map belongs to whoever writes it; it is read as "
+            "it is, and neither compared nor changed"
+        )
     if any(report.state == "on first use" for report in reports):
         typer.echo(f"{settings.broker} is an embedded broker. {EMBEDDED_LIMITS}")
 
