@@ -30,6 +30,14 @@ STAY = 0.6  # chance to stay in a favourite category otherwise
 SHARPNESS = 1.6  # how much more a shopper likes one item of a category than another
 DIMENSIONS = 4  # of tastes and traits
 ITEMS_PER_CATEGORY = 25
+# What a machine of ordinary size has memory for.
+BOUNDS = {
+    "users": (4, 1_000_000),
+    "items": (24, 200_000),
+    "drift_at": (1, 10**12),
+    "drift_length": (1, 10**12),
+    "active": (2, 1_000_000),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,11 @@ class ShopConfig:
     name: str = "shop"
 
     def __post_init__(self) -> None:
-        bounds = {"users": 4, "items": 24, "drift_at": 1, "drift_length": 1, "active": 2}
-        for name, low in bounds.items():
-            if (value := getattr(self, name)) < low:
-                raise SettingsError(f"a shop with {name} = {value} cannot open: give {low} or more")
+        for name, (low, high) in BOUNDS.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise SettingsError(
+                    f"a shop with {name} = {value:,} cannot open: give {low:,} to {high:,}"
+                )
         if self.drift not in DRIFTS:
             raise SettingsError(f"unknown drift {self.drift!r}: give one of {', '.join(DRIFTS)}")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
 import numpy as np
@@ -19,11 +19,13 @@ from learners.errors import SettingsError
 from streams.importer import EventWriter
 from streams.shop import Shop
 
-__all__ = ["Api", "Shown", "Simulated", "Simulation"]
+__all__ = ["Api", "Shown", "Simulated", "Simulation", "check_pace"]
 
 TICK_SECONDS = 0.05
 ASKING = 0.6  # chance that a shopper looks at what the API recommends before going on
 CONNECTIONS = 4
+LEAST_RATE, MOST_RATE = 0.01, 1e6  # events a second
+MOST_SECONDS = 366 * 86_400.0
 
 Progress = Callable[["Simulated"], None]
 
@@ -59,13 +61,19 @@ class Api:
         Items to ask for.
     timeout_seconds
         After this long a question has failed.
+
+    Attributes
+    ----------
+    problem : str
+        Why the latest question that failed has failed, empty while none has.
     """
 
     def __init__(self, url: str, k: int = 10, timeout_seconds: float = 5.0) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
             raise SettingsError(f"{url!r} is no address of an API: write http://127.0.0.1:8080")
         self.k = k
+        self.problem = ""
         self._parts = parts
         self._timeout_seconds = timeout_seconds
         self._local = threading.local()
@@ -82,20 +90,47 @@ class Api:
         for connection in self._opened:
             connection.close()
 
+    def check(self) -> None:
+        """Check that a node answers.
+
+        Raises
+        ------
+        SettingsError
+            None does; the message says why.
+        """
+        if self._ask("/health/live") is None:
+            raise SettingsError(
+                f"no node answers at {self._parts.geturl()} ({self.problem}): start one "
+                "(`everlearn node`), or name where yours answers"
+            )
+
     def __call__(self, user: str) -> Shown | None:
         """Return what is recommended to a user; None when the node did not answer."""
-        path = f"{self._parts.path.rstrip('/')}/recommend/{quote(user, safe='')}?k={self.k}"
+        body = self._ask(f"/recommend/{quote(user, safe='')}?k={self.k}")
+        if body is None:
+            return None
+        try:
+            answer = msgspec.json.decode(body, type=_Answer)
+        except msgspec.DecodeError:
+            self.problem = "its answer is no list of items"
+            return None
+        return Shown([entry.item for entry in answer.items], answer.impression_id)
+
+    def _ask(self, path: str) -> bytes | None:
         connection = self._connection()
         for _ in range(2):
             try:
-                connection.request("GET", path)
+                connection.request("GET", self._parts.path.rstrip("/") + path)
                 response = connection.getresponse()
                 body = response.read()
-                answer = msgspec.json.decode(body, type=_Answer) if response.status == 200 else None
-            except (OSError, http.client.HTTPException, msgspec.DecodeError):
+            except (OSError, http.client.HTTPException) as error:
+                self.problem = getattr(error, "strerror", None) or str(error) or "no answer"
                 connection.close()  # perhaps the node had closed it: ask once more, over a new one
                 continue
-            return Shown([i.item for i in answer.items], answer.impression_id) if answer else None
+            if response.status == 200:
+                return body
+            self.problem = f"status {response.status}"
+            return None
         return None
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -109,6 +144,14 @@ class Api:
         return connection
 
 
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port of an address is one, or is left out."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
 class _AnswerItem(msgspec.Struct):
     item: str
 
@@ -116,6 +159,27 @@ class _AnswerItem(msgspec.Struct):
 class _Answer(msgspec.Struct):
     impression_id: str
     items: list[_AnswerItem]
+
+
+def check_pace(rate: float, seconds: float | None = None, events: int | None = None) -> None:
+    """Check how fast and how long a simulation is to run.
+
+    Raises
+    ------
+    SettingsError
+        A number is not finite, or out of bounds.
+    """
+    if not LEAST_RATE <= rate <= MOST_RATE:
+        raise SettingsError(
+            f"a rate of {rate:g} events a second is none: give {LEAST_RATE:g} to {MOST_RATE:,.0f}"
+        )
+    if seconds is not None and not 0.0 < seconds <= MOST_SECONDS:
+        raise SettingsError(
+            f"{seconds:g} seconds are no length of a run: give more than 0 and at most "
+            f"{MOST_SECONDS:,.0f}, or none to run until Ctrl-C"
+        )
+    if events is not None and events < 1:
+        raise SettingsError(f"{events} events are no length of a run: give 1 or more")
 
 
 class Simulation:
@@ -141,8 +205,7 @@ class Simulation:
         rate: float,
         api: Callable[[str], Shown | None] | None = None,
     ) -> None:
-        if not 0.0 < rate <= 1e6:
-            raise SettingsError(f"a rate of {rate:g} events a second is none: give 0.1 to 1000000")
+        check_pace(rate)
         self.shop = shop
         self.writer = writer
         self.rate = rate
@@ -163,9 +226,12 @@ class Simulation:
 
         Raises
         ------
+        SettingsError
+            `seconds` or `events` is no length of a run.
         DeliveryError
             The broker did not acknowledge an event.
         """
+        check_pace(self.rate, seconds, events)
         stop = stop or threading.Event()
         start = time.monotonic()
         for entry in self.shop.catalogue(time.time()):

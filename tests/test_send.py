@@ -92,6 +92,21 @@ def test_bad_lines_are_told_and_the_good_ones_are_sent(embedded_broker: Embedded
     assert set(events_in(embedded_broker.address)) == {"e1", "e2"}
 
 
+def test_of_a_wrong_file_ten_lines_are_told_and_all_are_counted(
+    embedded_broker: EmbeddedBroker,
+) -> None:
+    text = "no json\n" * 1200 + '{"type": "wish"}\n' + json.dumps(GOOD[0])
+    sent = send(embedded_broker.address, text)
+    assert sent.exit_code == 1
+    assert len(sent.stderr.splitlines()) == 10
+    assert sent.stdout == (
+        "1 event sent, 1,201 lines rejected (1,200 malformed_json, 1 unknown_type)\n"
+    )
+    row = json.loads(send(embedded_broker.address, text, "--json").stdout)
+    assert row["reasons"] == {"malformed_json": 1200, "unknown_type": 1}
+    assert len(row["rejected"]) == 10
+
+
 def test_a_file_that_is_not_there_is_named(embedded_broker: EmbeddedBroker) -> None:
     words = ["send", "/nowhere/events.jsonl", "--broker", embedded_broker.address]
     failed = CliRunner().invoke(app, words)

@@ -14,9 +14,11 @@ from serving.commands.options import AsJson, Broker, SettingsFile
 if TYPE_CHECKING:
     from streams.importer import Imported
     from streams.shop import Shop
-    from streams.simulate import Simulated
+    from streams.simulate import Api, Simulated
 
 __all__ = ["register"]
+
+LINES_TOLD = 10
 
 
 def send(
@@ -27,8 +29,8 @@ def send(
 ) -> None:
     """Publish events from JSON lines; ids and times are made when left out.
 
-    Lines that are no event are reported with number and reason, the others
-    are sent; the exit code is 1 if there were any.
+    Lines that are no event are not sent, the others are. The first ten of them
+    are reported with number and reason, all are counted; the exit code is 1.
 
     \b
     Examples:
@@ -36,20 +38,25 @@ def send(
       echo '{"type": "click", "user": "anna", "item": "teapot"}' | everlearn send -
     """
     import json
+    from collections import Counter
 
     from learners.errors import DataError
     from streams.decode import Rejected
     from streams.lines import check_lines
     from streams.producer import EventProducer
     from streams.settings import load_settings
+    from streams.words import counted
 
     settings = load_settings(settings_file, broker=broker)
     sent = 0
     bad: list[dict[str, object]] = []
+    reasons: Counter[str] = Counter()
 
     def report(line: int, reason: str, detail: str) -> None:
-        bad.append({"line": line, "reason": reason, "detail": detail})
-        typer.echo(f"line {line}: {reason}: {detail}", err=True)
+        reasons[reason] += 1
+        if len(bad) < LINES_TOLD:
+            bad.append({"line": line, "reason": reason, "detail": detail})
+            typer.echo(f"line {line}: {reason}: {detail}", err=True)
 
     with _opened(file) as lines, EventProducer(settings=settings) as producer:
         for number, outcome in check_lines(lines):
@@ -61,10 +68,13 @@ def send(
                 sent += 1
             except DataError as error:
                 report(number, "refused", str(error))
+    told = {"sent": sent, "rejected": bad, "reasons": dict(reasons.most_common())}
     if as_json:
-        typer.echo(json.dumps({"sent": sent, "rejected": bad}))
+        typer.echo(json.dumps(told))
     else:
-        typer.echo(f"{sent:,} events sent, {len(bad):,} lines rejected")
+        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        rejected = f"{counted(reasons.total(), 'line')} rejected"
+        typer.echo(f"{counted(sent, 'event')} sent, {rejected}" + (f" ({why})" if why else ""))
     if bad:
         raise typer.Exit(1)
 
@@ -142,8 +152,8 @@ def _print_imported(done: Imported) -> None:
 
 
 def simulate(
-    users: Annotated[int, typer.Option(min=4, help="Shoppers.")] = 1000,
-    items: Annotated[int, typer.Option(min=24, help="Items on sale.")] = 500,
+    users: Annotated[int, typer.Option(min=4, max=1_000_000, help="Shoppers.")] = 1000,
+    items: Annotated[int, typer.Option(min=24, max=200_000, help="Items on sale.")] = 500,
     seconds: Annotated[
         float | None, typer.Option(help="End after so long; default: at Ctrl-C.")
     ] = None,
@@ -178,16 +188,39 @@ def simulate(
     from streams.importer import EventWriter
     from streams.publisher import Publisher
     from streams.settings import load_settings
-    from streams.simulate import Api, Simulation
+    from streams.simulate import Api, Simulation, check_pace
+    from streams.topics import check_broker
 
     settings = load_settings(settings_file, broker=broker)
-    planned = events or (int(seconds * rate) if seconds else 10_000)
-    shop = _shop(users, items, seed, drift, drift_at or max(1, planned // 2))
+    check_pace(rate, seconds, events)
+    lengths = [length for length in (events, seconds and round(seconds * rate)) if length]
+    planned = min(lengths, default=None)
+    shop = _shop(users, items, seed, drift, drift_at or max(1, (planned or 10_000) // 2))
+    _warn_of_drift(drift, drift_at, planned)
     with ExitStack() as stack:
         asks = stack.enter_context(Api(api)) if api else None
+        if asks is not None:
+            asks.check()
+        check_broker(settings)
         publisher = stack.enter_context(Publisher(settings.broker, settings))
         simulation = Simulation(shop, EventWriter(publisher, settings), rate=rate, api=asks)
-        _run_simulation(simulation.run, seconds, events, as_json)
+        _run_simulation(simulation.run, seconds, events, asks, as_json)
+
+
+def _warn_of_drift(drift: str, drift_at: int | None, planned: int | None) -> None:
+    """Say when a drift was asked for that nobody will see."""
+    from streams.words import counted
+
+    if drift_at is None:
+        return
+    if drift == "none":
+        typer.echo("warning: --drift-at does nothing without --drift, e.g. sudden", err=True)
+    elif planned is not None and drift_at >= planned:
+        typer.echo(
+            f"warning: --drift-at {drift_at} comes after the end of this run, which has "
+            f"{counted(planned, 'event')}: there will be no drift",
+            err=True,
+        )
 
 
 def _shop(users: int, items: int, seed: int, drift: Any, drift_at: int) -> Shop:
@@ -210,13 +243,18 @@ def _shop(users: int, items: int, seed: int, drift: Any, drift_at: int) -> Shop:
 
 
 def _run_simulation(
-    run: Callable[..., Simulated], seconds: float | None, events: int | None, as_json: bool
+    run: Callable[..., Simulated],
+    seconds: float | None,
+    events: int | None,
+    api: Api | None,
+    as_json: bool,
 ) -> None:
     import json
     from dataclasses import asdict
 
     from serving.progress import progress_bar
     from serving.stopping import told_to_stop
+    from streams.words import counted
 
     with told_to_stop() as stop, progress_bar("simulating") as update:
         done = run(
@@ -224,20 +262,24 @@ def _run_simulation(
             events=events,
             stop=stop,
             progress=lambda so_far: update(
-                so_far.events, events, f"{so_far.clicked_shown:,} recommended items clicked"
+                so_far.events,
+                events,
+                f"{so_far.clicked_shown:,} recommended items clicked" if api else "",
             ),
         )
+    problem = api.problem if api and done.failed_requests else ""
     if as_json:
-        typer.echo(json.dumps(asdict(done)))
+        typer.echo(json.dumps(asdict(done) | {"api_problem": problem}))
         return
     typer.echo(
-        f"{done.events:,} events in {done.seconds:.1f} s: {done.clicks:,} clicks, "
-        f"{done.purchases:,} purchases"
+        f"{counted(done.events, 'event')} in {done.seconds:.1f} s: "
+        f"{counted(done.clicks, 'click')}, {counted(done.purchases, 'purchase')}"
     )
     if done.asked:
+        failed = f"{counted(done.failed_requests, 'request')} failed"
         typer.echo(
-            f"{done.asked:,} lists asked for, {done.clicked_shown:,} clicked, "
-            f"{done.failed_requests:,} requests failed"
+            f"{counted(done.asked, 'list')} asked for, {done.clicked_shown:,} clicked, {failed}"
+            + (f" ({problem})" if problem else "")
         )
 
 
