@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -301,3 +303,17 @@ def test_what_cannot_be_recorded_is_said_in_words(
     nobody = f"127.0.0.1:{free_port()}"
     with pytest.raises(BrokerError, match=nobody):
         TopicReader(Settings(broker=nobody))
+
+
+def test_a_recording_that_is_stopped_before_its_end_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*words: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30.0)
+
+    monkeypatch.setattr("streams.record.record_topics", press)
+    file = tmp_path / "log.parquet"
+    said = CliRunner().invoke(app, ["record", str(file)])
+    assert said.exit_code == 128 + signal.SIGTERM
+    assert said.stderr == f"stopped before the end: nothing is written to {file}\n"
