@@ -14,6 +14,7 @@ from learners.candidates import (
     COLUMNS,
     FORWARD_SLOW,
     KNN,
+    TINY,
     Asked,
     Models,
     Workspace,
@@ -48,7 +49,7 @@ def _drop(
         if shown and left < i:
             items[left] = item
             for c in range(COLUMNS):
-                column[left, c] = column[i, c]
+                column[c, left] = column[c, i]
         left += shown
     return left
 
@@ -76,9 +77,9 @@ def _answer(
     touched = _drop(work, gather(models, work, asked), hidden, excluded)
     kept = rank(models, blend, work, asked, touched, most)
     column, items, largest = work.column, work.item, work.largest
-    following = 1e-300
+    following = TINY
     for i in range(touched):
-        both = column[i, FORWARD_SLOW] + BACKWARD_SHARE * column[i, BACKWARD]
+        both = column[FORWARD_SLOW, i] + BACKWARD_SHARE * column[BACKWARD, i]
         following = max(following, both)
     weight, top = models.popularity.weight, models.popularity.top[SCORED_LIFE, 0]
     peak = max(weight[top - 1, SCORED_LIFE], 1e-300) if top > 0 else 1.0
@@ -89,9 +90,9 @@ def _answer(
     parts = np.empty((kept, 3))
     for i in range(kept):
         place = work.candidate[order[i]]
-        both = column[place, FORWARD_SLOW] + BACKWARD_SHARE * column[place, BACKWARD]
+        both = column[FORWARD_SLOW, place] + BACKWARD_SHARE * column[BACKWARD, place]
         rows[i] = items[place]
-        parts[i, 0] = column[place, KNN] / max(largest[KNN], 1e-300)
+        parts[i, 0] = column[KNN, place] / max(largest[KNN], TINY)
         parts[i, 1] = both / following
         parts[i, 2] = weight[items[place], SCORED_LIFE] / peak
     return rows, shares / max(shares.sum(), 1e-300), parts

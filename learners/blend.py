@@ -69,6 +69,22 @@ def load_blend(blend: Blend, state: Mapping[str, NDArray[np.generic]]) -> None:
 
 
 @jit
+def _add_rows(
+    x: NDArray[np.float32], weights: NDArray[np.float32], n: int, out: NDArray[np.float32]
+) -> None:
+    """Add the weighted rows of x (F, n) to out (n,); four at a time, to write out less often."""
+    rows = len(x)
+    for f in range(0, rows - 3, 4):
+        w0, w1, w2, w3 = weights[f], weights[f + 1], weights[f + 2], weights[f + 3]
+        x0, x1, x2, x3 = x[f], x[f + 1], x[f + 2], x[f + 3]
+        for c in range(n):
+            out[c] += w0 * x0[c] + w1 * x1[c] + w2 * x2[c] + w3 * x3[c]
+    for f in range(rows - rows % 4, rows):
+        for c in range(n):
+            out[c] += weights[f] * x[f, c]
+
+
+@jit
 def score(
     blend: Blend,
     x: NDArray[np.float32],
@@ -76,24 +92,17 @@ def score(
     hidden: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Score the first n candidates: x (n, F), hidden (n, U) is filled, out (n,) too."""
-    w, inner, bias, outer = blend.w, blend.inner, blend.bias, blend.outer
-    units = len(bias)
-    h = np.empty(units, np.float32)
-    for c in range(n):
-        h[:] = bias
-        total = np.float32(0.0)
-        for f in range(x.shape[1]):
-            value = x[c, f]
-            if value != 0.0:
-                total += w[f] * value
-                for u in range(units):
-                    h[u] += inner[f, u] * value
-        for u in range(units):
-            active = max(h[u], np.float32(0.0))
-            hidden[c, u] = active
-            total += outer[u] * active
-        out[c] = total
+    """Score the first n candidates: x (F, n), hidden (U, n) is filled, out (n,) too."""
+    inner, bias, outer = blend.inner, blend.bias, blend.outer
+    out[:n] = 0.0
+    _add_rows(x, blend.w, n, out)
+    for u in range(len(bias)):
+        h = hidden[u]
+        h[:n] = bias[u]
+        _add_rows(x, inner[:, u], n, h)
+        for c in range(n):
+            h[c] = max(h[c], np.float32(0.0))
+            out[c] += outer[u] * h[c]
 
 
 @jit
@@ -114,11 +123,9 @@ def _step(
     weights: NDArray[np.float32], squares: NDArray[np.float32], step: NDArray[np.float32]
 ) -> None:
     for i in range(len(weights)):
-        gradient = step[i]
-        if gradient != 0.0:
-            squares[i] += gradient * gradient
-            weights[i] -= RATE * gradient / np.sqrt(squares[i] + SMALL)
-            step[i] = 0.0
+        squares[i] += step[i] * step[i]
+        weights[i] -= RATE * step[i] / np.sqrt(squares[i] + SMALL)
+        step[i] = 0.0
 
 
 @jit
@@ -138,23 +145,28 @@ def learn_one(
     outer, w_step, inner_step = blend.outer, blend.w_step, blend.inner_step
     bias_step, outer_step = blend.bias_step, blend.outer_step
     units = len(outer)
-    g = np.empty(units, np.float32)
+    slopes, places, held = np.empty(4, np.float32), np.zeros(4, np.int64), 0
+    g = np.empty((4, units), np.float32)
     for c in range(n):
         slope = scores[c] - np.float32(1.0 if c == target else 0.0)
-        if abs(slope) < NEGLIGIBLE:
+        if abs(slope) >= NEGLIGIBLE:
+            for u in range(units):
+                outer_step[u] += slope * hidden[u, c]
+                g[held, u] = slope * outer[u] if hidden[u, c] > 0.0 else np.float32(0.0)
+                bias_step[u] += g[held, u]
+            slopes[held], places[held] = slope, c
+            held += 1
+        if held < 4 and c < n - 1:
             continue
-        for u in range(units):
-            outer_step[u] += slope * hidden[c, u]
-            g[u] = slope * outer[u] if hidden[c, u] > 0.0 else np.float32(0.0)
-            bias_step[u] += g[u]
-        for f in range(x.shape[1]):
-            value = x[c, f]
-            if value != 0.0:
-                w_step[f] += slope * value
-                for u in range(units):
-                    inner_step[f, u] += value * g[u]
+        slopes[held:], g[held:] = 0.0, 0.0
+        for f in range(x.shape[0]):  # four at a time: what is written of a step serves all of them
+            x0, x1, x2, x3 = x[f, places[0]], x[f, places[1]], x[f, places[2]], x[f, places[3]]
+            w_step[f] += x0 * slopes[0] + x1 * slopes[1] + x2 * slopes[2] + x3 * slopes[3]
+            for u in range(units):
+                inner_step[f, u] += x0 * g[0, u] + x1 * g[1, u] + x2 * g[2, u] + x3 * g[3, u]
+        held = 0
     _step(blend.w, blend.w_squares, blend.w_step)
     _step(blend.bias, blend.bias_squares, blend.bias_step)
     _step(blend.outer, blend.outer_squares, blend.outer_step)
-    for f in range(x.shape[1]):
+    for f in range(x.shape[0]):
         _step(blend.inner[f], blend.inner_squares[f], blend.inner_step[f])

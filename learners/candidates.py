@@ -6,20 +6,20 @@ features of each are what the blend learns from.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.jit import jit
+from learners.jit import jit, prefetch
 from learners.selection import kth_largest
 from learners.sources import neighbours, transitions
 from learners.sources.popularity import PopularityState
 from learners.sources.rings import NeighboursState
 from learners.sources.transitions import TransitionsState
 from learners.store.history import MOST_QUERY
-from learners.store.rows import Records
 from learners.store.sessions import Sessions
+from learners.vector import find, largest_of, total_of
 
 __all__ = [
     "COLUMNS",
@@ -34,13 +34,15 @@ __all__ = [
 
 COLUMNS = 5
 KNN, FORWARD_SLOW, FORWARD_FAST, BACKWARD, FORWARD_LAST = range(COLUMNS)
-PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2])  # of each column's share of its maximum
+PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2], np.float32)  # of each column's share of its maximum
 PRESCORE_POPULAR = 0.02
-PRESCORE_REPEAT = 0.05
+PRESCORE_REPEAT = np.float32(0.05)
+AHEAD = 16  # records that are asked for before their turn
+LINE = 16  # 32-bit values in a cache line
+TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
 FEATURES = 2 * COLUMNS + len(EVIDENCE) + 4 + 2 + 6 + 4
-MOST_TOUCHED = 8192
 
 
 class Models(NamedTuple):
@@ -53,21 +55,27 @@ class Models(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Working memory of one query; `slot` is zero between queries."""
+    """Working memory of one query, with room for all T items that the sources can name at once.
+
+    `slot` is zero between queries. The neighbours vote into the first column.
+    """
 
     knn: neighbours.Scratch
     query: NDArray[np.int32]  # (MOST_QUERY,) item rows, most recent first
     query_kind: NDArray[np.uint8]  # (MOST_QUERY,)
+    distinct: NDArray[np.int32]  # (MOST_QUERY,) places of distinct items in `query`
     slot: NDArray[np.int32]  # (items,) 1 + place among the touched
-    item: NDArray[np.int32]  # (MOST_TOUCHED,)
-    column: NDArray[np.float64]  # (MOST_TOUCHED, COLUMNS)
-    prescore: NDArray[np.float64]  # (MOST_TOUCHED,)
-    value: NDArray[np.float64]  # (MOST_TOUCHED,) copies for the selection
-    largest: NDArray[np.float64]  # (COLUMNS,)
-    total: NDArray[np.float64]  # (COLUMNS,)
+    item: NDArray[np.int32]  # (T,)
+    column: NDArray[np.float32]  # (COLUMNS, T)
+    prescore: NDArray[np.float32]  # (T,)
+    value: NDArray[np.float32]  # (T,) one score of each
+    touched: NDArray[np.int64]  # (1,) entries of `column` that are not zero
+    largest: NDArray[np.float32]  # (COLUMNS,)
+    total: NDArray[np.float32]  # (COLUMNS,)
     candidate: NDArray[np.int32]  # (most,) places among the touched
-    feature: NDArray[np.float32]  # (most, FEATURES)
-    hidden: NDArray[np.float32]  # (most, units)
+    chosen: NDArray[np.int32]  # (most,) their item rows
+    feature: NDArray[np.float32]  # (FEATURES, most)
+    hidden: NDArray[np.float32]  # (units, most)
     score: NDArray[np.float32]  # (most,)
 
 
@@ -81,116 +89,120 @@ class Asked(NamedTuple):
 
 
 def make_workspace(
-    items: int, sessions: int, ring_slots: int, hidden_units: int, most_candidates: int
+    items: int,
+    sessions: int,
+    ring_slots: int,
+    neighbour_sessions: int,
+    transition_slots: int,
+    half_lives: int,
+    hidden_units: int,
+    most_candidates: int,
 ) -> Workspace:
     """Return working memory for queries of up to `most_candidates` candidates."""
+    touched = neighbours.most_votes(neighbour_sessions)
+    touched += 2 * transitions.QUERY_ITEMS * transition_slots + MOST_QUERY + half_lives * POPULAR
+    touched += LINE - touched % (2 * LINE)  # rows that begin in different cache sets
+    most = most_candidates + LINE
+    slot, item = np.zeros(items, np.int32), np.zeros(touched, np.int32)
+    column = np.zeros((COLUMNS, touched), np.float32)
     return Workspace(
-        knn=neighbours.make_scratch(items, sessions, ring_slots),
+        knn=neighbours.make_scratch(items, sessions, ring_slots, slot, item, column[KNN]),
         query=np.zeros(MOST_QUERY, np.int32),
         query_kind=np.zeros(MOST_QUERY, np.uint8),
-        slot=np.zeros(items, np.int32),
-        item=np.zeros(MOST_TOUCHED, np.int32),
-        column=np.zeros((MOST_TOUCHED, COLUMNS)),
-        prescore=np.zeros(MOST_TOUCHED),
-        value=np.zeros(MOST_TOUCHED),
-        largest=np.zeros(COLUMNS),
-        total=np.zeros(COLUMNS),
+        distinct=np.zeros(MOST_QUERY, np.int32),
+        slot=slot,
+        item=item,
+        column=column,
+        prescore=np.zeros(touched, np.float32),
+        value=np.zeros(touched, np.float32),
+        touched=np.zeros(1, np.int64),
+        largest=np.zeros(COLUMNS, np.float32),
+        total=np.zeros(COLUMNS, np.float32),
         candidate=np.zeros(most_candidates, np.int32),
-        feature=np.zeros((most_candidates, FEATURES), np.float32),
-        hidden=np.zeros((most_candidates, hidden_units), np.float32),
+        chosen=np.zeros(most_candidates, np.int32),
+        feature=np.zeros((FEATURES, most), np.float32),
+        hidden=np.zeros((hidden_units, most), np.float32),
         score=np.zeros(most_candidates, np.float32),
     )
 
 
 @jit
-def _touch(
-    slot: NDArray[np.int32],
-    items: NDArray[np.int32],
-    column: NDArray[np.float64],
-    touched: int,
-    item: int,
-) -> int:
-    """Make sure an item has a place; return how many are touched now."""
-    if slot[item] == 0 and touched < len(items):
-        items[touched] = item
-        for c in range(COLUMNS):
-            column[touched, c] = 0.0
-        touched += 1
-        slot[item] = touched
-    return touched
+def _touch(slot: NDArray[np.int32], items: NDArray[np.int32], touched: int, item: int) -> int:
+    """Make sure an item has a place; return how many are touched now.
+
+    Whether it has one already cannot be foreseen, so there is no branch to be mispredicted.
+    """
+    place = slot[item]
+    items[touched] = item
+    slot[item] = place if place > 0 else touched + 1
+    return touched + int(place == 0)
 
 
 @jit
-def _gather_forward(
-    entry: Records,
-    head: Any,
+def _gather_row(
+    table: transitions.Table,
+    row: int,
     nearness: float,
-    decay: tuple[float, float],
-    slot: NDArray[np.int32],
-    items: NDArray[np.int32],
-    column: NDArray[np.float64],
+    slow_column: int,
+    fast_column: int,
+    work: Workspace,
     touched: int,
 ) -> int:
-    """Add one query item's forward transitions; those of the last item count apart as well."""
+    """Add one query item's transitions, as they are kept, to a column each."""
+    slot, items, to_slow, to_fast = (
+        work.slot,
+        work.item,
+        work.column[slow_column],
+        work.column[fast_column],
+    )
+    named, slow, fast = table.item, table.slow, table.fast
+    near = np.float32(nearness)
+    head = table.rows.head[row]
     for i in range(head.start, head.start + head.held):
-        item = entry[i].item
-        touched = _touch(slot, items, column, touched, item)
-        place = slot[item] - 1
-        if place >= 0:
-            weight = decay[0] * entry[i].slow
-            column[place, FORWARD_SLOW] += nearness * weight
-            column[place, FORWARD_FAST] += nearness * decay[1] * entry[i].fast
-            if nearness == 1.0:
-                column[place, FORWARD_LAST] = weight
+        touched = _touch(slot, items, touched, named[i])
+        place = slot[named[i]] - 1
+        to_slow[place] += near * slow[i]
+        if slow_column != fast_column:
+            to_fast[place] += near * fast[i]
     return touched
 
 
 @jit
-def _gather_backward(
-    entry: Records,
-    head: Any,
-    weight: float,
-    slot: NDArray[np.int32],
-    items: NDArray[np.int32],
-    column: NDArray[np.float64],
-    touched: int,
-) -> int:
-    """Add one query item's backward transitions."""
-    for i in range(head.start, head.start + head.held):
-        item = entry[i].item
-        touched = _touch(slot, items, column, touched, item)
-        place = slot[item] - 1
-        if place >= 0:
-            column[place, BACKWARD] += weight * entry[i].slow
-    return touched
-
-
-@jit
-def _gather_transitions(
-    state: TransitionsState, work: Workspace, asked: Asked, touched: int
-) -> int:
-    slot, items, column, query = work.slot, work.item, work.column, work.query
-    forward, backward = state.forward.entry, state.backward.entry
-    forward_row, backward_row = state.forward.rows.head, state.backward.rows.head
-    half_life = state.half_life
+def _distinct(work: Workspace, asked: Asked) -> int:
+    """Note the places of the latest distinct query items in `work.distinct`; return how many."""
+    query, distinct = work.query, work.distinct
     found = 0
     for i in range(asked.items):
-        x = query[i]
-        repeated = x < 0
-        for j in range(i):
-            repeated = repeated or query[j] == x
-        if repeated:
-            continue
-        if found == transitions.QUERY_ITEMS:
-            break
-        found += 1
-        nearness = 1.0 / (1.0 + i)
-        head = forward_row[x]
-        decay = transitions.decay(half_life, asked.now - head.time)
-        touched = _gather_forward(forward, head, nearness, decay, slot, items, column, touched)
-        head = backward_row[x]
-        weight = nearness * transitions.decay(half_life, asked.now - head.time)[0]
-        touched = _gather_backward(backward, head, weight, slot, items, column, touched)
+        if query[i] >= 0 and find(query, 0, i, query[i]) < 0 and found < transitions.QUERY_ITEMS:
+            distinct[found] = i
+            found += 1
+    return found
+
+
+@jit
+def _gather_transitions(models: Models, work: Workspace, asked: Asked, touched: int) -> int:
+    """Add the transitions of the latest distinct query items; the last one's count apart, too."""
+    state, query, column = models.transitions, work.query, work.column
+    forward, backward = state.forward, state.backward
+    found = _distinct(work, asked)
+    for i in range(found):
+        if i + 1 < found:
+            transitions.prefetch_row(forward, query[work.distinct[i + 1]])
+            transitions.prefetch_row(backward, query[work.distinct[i + 1]])
+        place = work.distinct[i]
+        x, near = query[place], 1.0 / (1.0 + place)
+        touched = _gather_row(forward, x, near, FORWARD_SLOW, FORWARD_FAST, work, touched)
+        if place == 0:
+            for j in range(touched):
+                column[FORWARD_LAST, j] = column[FORWARD_SLOW, j]
+        touched = _gather_row(backward, x, near, BACKWARD, BACKWARD, work, touched)
+    decay_slow, decay_fast = transitions.decay(state, asked.now)
+    slow, fast = np.float32(decay_slow), np.float32(decay_fast)
+    for j in range(touched):
+        column[FORWARD_SLOW, j] *= slow
+        column[FORWARD_FAST, j] *= fast
+        column[BACKWARD, j] *= slow
+        column[FORWARD_LAST, j] *= slow
     return touched
 
 
@@ -198,70 +210,81 @@ def _gather_transitions(
 def gather(models: Models, work: Workspace, asked: Asked) -> int:
     """Let every source name and score items; return how many were touched.
 
-    Afterwards `work.item[:m]` and `work.column[:m]` hold them, `work.largest` and `work.total`
+    Afterwards `work.item[:m]` and `work.column[:, :m]` hold them, `work.largest` and `work.total`
     each column's maximum and sum, and `work.slot` is zero again.
     """
     slot, items, column, query = work.slot, work.item, work.column, work.query
-    voted = neighbours.votes(
-        models.neighbours, models.sessions, work.knn, query, asked.items, asked.now, asked.own
-    )
-    named, vote = work.knn.item, work.knn.vote
-    touched = 0
-    for i in range(voted):
-        touched = _touch(slot, items, column, touched, named[i])
-        column[touched - 1, KNN] = vote[i]
-    touched = _gather_transitions(models.transitions, work, asked, touched)
+    column[:, : work.touched[0]] = 0.0
     for i in range(asked.items):
         if query[i] >= 0:
-            touched = _touch(slot, items, column, touched, query[i])
+            prefetch(models.transitions.forward.rows.head, query[i])
+            prefetch(models.transitions.backward.rows.head, query[i])
+    touched = neighbours.votes(
+        models.neighbours, models.sessions, work.knn, query, asked.items, asked.now, asked.own
+    )
+    touched = _gather_transitions(models, work, asked, touched)
+    for i in range(asked.items):
+        if query[i] >= 0:
+            touched = _touch(slot, items, touched, query[i])
     top = models.popularity.top
     for life in range(top.shape[0]):
         for place in range(POPULAR):
             if top[life, place] > 0:
-                touched = _touch(slot, items, column, touched, top[life, place] - 1)
+                touched = _touch(slot, items, touched, top[life, place] - 1)
     for i in range(touched):
         slot[items[i]] = 0
+    work.touched[0] = touched
     for c in range(COLUMNS):
-        total = largest = 0.0
-        for i in range(touched):
-            total += column[i, c]
-            largest = max(largest, column[i, c])
-        work.total[c] = total
-        work.largest[c] = largest
+        work.total[c] = total_of(column[c], touched)
+        work.largest[c] = largest_of(column[c], touched)
     return touched
+
+
+@jit
+def _prescore(models: Models, work: Workspace, asked: Asked, touched: int) -> None:
+    """A hand-set sum of what the sources say, of popularity, and of having been met before."""
+    weight, top = models.popularity.weight, models.popularity.top
+    items, column, query, prescore = work.item, work.column, work.query, work.prescore
+    lives = top.shape[0]
+    popular = np.zeros(lives)
+    for life in range(lives):
+        if top[life, 0] > 0:
+            popular[life] = PRESCORE_POPULAR / max(weight[top[life, 0] - 1, life], 1e-300)
+    prescore[:touched] = 0.0
+    for c in range(COLUMNS):
+        share = PRESCORE[c] / max(work.largest[c], TINY)
+        for i in range(touched):
+            prescore[i] += share * column[c, i]
+    for i in range(touched):
+        if i + AHEAD < touched:
+            prefetch(weight, items[i + AHEAD] * lives)
+        item = items[i]
+        well_known = 0.0
+        for life in range(lives):
+            well_known += popular[life] * weight[item, life]
+        prescore[i] += np.float32(well_known)
+    for j in range(asked.items):
+        place = find(items, 0, touched, query[j])
+        if place >= 0 and find(query, 0, j, query[j]) < 0:
+            prescore[place] += PRESCORE_REPEAT
 
 
 @jit
 def choose(models: Models, work: Workspace, asked: Asked, touched: int, most: int) -> int:
     """Keep the `most` touched items of the best prescore; return how many were kept."""
-    weight, top = models.popularity.weight, models.popularity.top
-    items, column, query, largest = work.item, work.column, work.query, work.largest
-    prescore, value, candidate = work.prescore, work.value, work.candidate
-    lives = top.shape[0]
-    share = np.empty(COLUMNS)
-    for c in range(COLUMNS):
-        share[c] = PRESCORE[c] / max(largest[c], 1e-300)
-    popular = np.zeros(lives)
-    for life in range(lives):
-        if top[life, 0] > 0:
-            popular[life] = PRESCORE_POPULAR / max(weight[top[life, 0] - 1, life], 1e-300)
-    for i in range(touched):
-        item = items[i]
-        score = 0.0
-        for c in range(COLUMNS):
-            score += share[c] * column[i, c]
-        for life in range(lives):
-            score += popular[life] * weight[item, life]
-        for j in range(asked.items):
-            if query[j] == item:
-                score += PRESCORE_REPEAT
-                break
-        prescore[i] = score
-        value[i] = score
-    least = kth_largest(value, touched, most) if touched > most else -1.0
+    prescore, candidate = work.prescore, work.candidate
+    facts, item, chosen = models.popularity.item, work.item, work.chosen
+    least = np.float32(-1.0)
+    if touched > most:
+        _prescore(models, work, asked, touched)
+        least = kth_largest(prescore, touched, most)
+    else:
+        prescore[:touched] = 0.0
     kept = 0
     for i in range(touched):
         if prescore[i] >= least and kept < most:
+            prefetch(facts, item[i])
             candidate[kept] = i
+            chosen[kept] = item[i]
             kept += 1
     return kept

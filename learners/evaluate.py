@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.jit import jit
+from learners.jit import jit, jit_brief
 from learners.prequential import LIST, SOURCES
 
 __all__ = ["Prequential"]
@@ -58,7 +58,7 @@ def _merge_windows(books: Books) -> None:
     books.window_at[1] *= 2
 
 
-@jit
+@jit_brief
 def _record(
     books: Books,
     rank: NDArray[np.float64],

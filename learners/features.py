@@ -1,107 +1,129 @@
-"""What the blend is told of a candidate: 29 numbers, most of them between 0 and 1."""
+"""What the blend is told of a candidate: 29 numbers, most of them between 0 and 1.
+
+They are written feature by feature, so that each is one loop over all candidates.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.base import PURCHASE
 from learners.candidates import (
     COLUMNS,
     EVIDENCE,
     FORWARD_LAST,
     KNN,
+    TINY,
     Asked,
     Models,
     Workspace,
 )
 from learners.jit import jit
+from learners.sources.popularity import PopularityState
+from learners.store.history import MOST_QUERY
+from learners.vector import find, log_of
 
 __all__ = ["describe"]
 
-SHARE_FLOOR = 3e-4
-SHARE_SHIFT = 8.1  # -ln(SHARE_FLOOR), so that a share of nothing is 0
+SHARE_FLOOR = np.float32(3e-4)
+SHARE_SHIFT = np.float32(8.1)  # -ln(SHARE_FLOOR), so that a share of nothing is 0
+ONE, ZERO = np.float32(1.0), np.float32(0.0)
+NEARNESS = np.exp(-np.arange(MOST_QUERY) / 3.0).astype(np.float32)
 
 
 @jit
-def _describe_scores(
-    score: NDArray[np.float64],
-    largest: NDArray[np.float64],
-    total: NDArray[np.float64],
-    x: NDArray[np.float32],
-) -> int:
+def _log1p(x: NDArray[np.float32], n: int, scale: float) -> None:
+    """Replace x by scale ln(1 + x)."""
+    for k in range(n):
+        x[k] += ONE
+    log_of(x, n)
+    for k in range(n):
+        x[k] *= np.float32(scale)
+
+
+@jit
+def _describe_scores(work: Workspace, kept: int) -> int:
     """Each column's share of its maximum, log of its share of the sum; the evidence itself."""
-    f = 0
+    column, candidate, feature = work.column, work.candidate, work.feature
     for c in range(COLUMNS):
-        if score[c] > 0.0:
-            share = score[c] / total[c]
-            x[f] = score[c] / largest[c]
-            x[f + 1] = (np.log(share + SHARE_FLOOR) + SHARE_SHIFT) / SHARE_SHIFT
-        else:
-            x[f] = 0.0
-            x[f + 1] = 0.0
-        f += 2
+        of_largest = ONE / max(work.largest[c], TINY)
+        of_total = ONE / max(work.total[c], TINY)
+        of_each, share = feature[2 * c], feature[2 * c + 1]
+        for k in range(kept):
+            of_each[k] = column[c, candidate[k]] * of_largest
+            share[k] = column[c, candidate[k]] * of_total + SHARE_FLOOR
+        log_of(share, kept)
+        for k in range(kept):
+            share[k] = (share[k] + SHARE_SHIFT) / SHARE_SHIFT if of_each[k] > ZERO else ZERO
+    f = 2 * COLUMNS
     for c in EVIDENCE:
-        x[f] = 0.5 * np.log(1.0 + score[c]) if score[c] > 0.0 else 0.0
+        evidence = feature[f]
+        for k in range(kept):
+            evidence[k] = column[c, candidate[k]]
+        _log1p(evidence, kept, 0.5)
         f += 1
     return f
 
 
 @jit
-def _describe_repeats(
-    query: NDArray[np.int32],
-    kind: NDArray[np.uint8],
-    asked: Asked,
-    item: int,
-    f: int,
-    x: NDArray[np.float32],
+def _describe_items(
+    popular: PopularityState, work: Workspace, now: float, kept: int, f: int
 ) -> int:
+    """Decayed counts at each half-life; how long ago the item was met first, and last."""
+    weight, facts = popular.weight, popular.item
+    chosen, feature = work.chosen, work.feature
+    for life in range(weight.shape[1]):
+        age = (now - popular.reference[life]) / popular.half_life[life]
+        decay = 2.0 ** -min(max(age, -1000.0), 1000.0)
+        count = feature[f]
+        for k in range(kept):
+            count[k] = weight[chosen[k], life] * decay
+        _log1p(count, kept, 0.2)
+        f += 1
+    first, last = feature[f], feature[f + 1]
+    for k in range(kept):
+        met = facts[chosen[k]]
+        first[k] = max(now - met.first, 0.0) / 3600.0
+        last[k] = max(now - met.last, 0.0) / 600.0
+    _log1p(first, kept, 0.3)
+    _log1p(last, kept, 0.3)
+    return f + 2
+
+
+@jit
+def _describe_repeats(work: Workspace, asked: Asked, kept: int, f: int) -> int:
     """In the session, its last item, nearness, how often; before the session; bought."""
-    for i in range(f, f + 6):
-        x[i] = 0.0
-    often = 0
+    query, kind, feature = work.query, work.query_kind, work.feature
+    feature[f : f + 6, :kept] = ZERO
     for j in range(asked.items):
-        if query[j] != item:
+        k = find(work.chosen, 0, kept, query[j])
+        if k < 0:
             continue
-        if kind[j] == 1:
-            x[f + 5] = 1.0
+        if kind[j] == PURCHASE:
+            feature[f + 5, k] = ONE
         if j >= asked.in_session:
-            x[f + 4] = 1.0
+            feature[f + 4, k] = ONE
             continue
-        if often == 0:
-            x[f] = 1.0
-            x[f + 1] = 1.0 if j == 0 else 0.0
-            x[f + 2] = np.exp(-j / 3.0)
-        often += 1
-    x[f + 3] = np.log(1.0 + often) if often > 0 else 0.0
+        if feature[f + 3, k] == ZERO:
+            feature[f, k] = ONE
+            feature[f + 1, k] = ONE if j == 0 else ZERO
+            feature[f + 2, k] = NEARNESS[j]
+        feature[f + 3, k] += ONE
+    _log1p(feature[f + 3], kept, 1.0)
     return f + 6
 
 
 @jit
 def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
-    """Write the features of the `kept` candidates into `work.feature` (kept, FEATURES)."""
-    popular = models.popularity
-    weight, facts = popular.weight, popular.item
-    items, column, candidate, feature = work.item, work.column, work.candidate, work.feature
-    query, kind, largest, total = work.query, work.query_kind, work.largest, work.total
-    lives = weight.shape[1]
-    decay = np.empty(lives)
-    for life in range(lives):
-        age = (asked.now - popular.reference[life]) / popular.half_life[life]
-        decay[life] = 2.0 ** -min(max(age, -1000.0), 1000.0)
+    """Write the features of the `kept` candidates into `work.feature` (FEATURES, kept)."""
+    f = _describe_scores(work, kept)
+    repeats = _describe_items(models.popularity, work, asked.now, kept, f)
+    f = _describe_repeats(work, asked, kept, repeats)
+    feature = work.feature
     short = np.float32(1.0 / max(asked.in_session, 1))
-    for c in range(kept):
-        place = candidate[c]
-        item = items[place]
-        x = feature[c]
-        f = _describe_scores(column[place], largest, total, x)
-        for life in range(lives):
-            x[f] = 0.2 * np.log(1.0 + weight[item, life] * decay[life])
-            f += 1
-        x[f] = 0.3 * np.log(1.0 + max(asked.now - facts[item].first, 0.0) / 3600.0)
-        x[f + 1] = 0.3 * np.log(1.0 + max(asked.now - facts[item].last, 0.0) / 600.0)
-        repeats = f + 2
-        f = _describe_repeats(query, kind, asked, item, repeats, x)
-        x[f] = short
-        x[f + 1] = short * x[2 * KNN + 1]
-        x[f + 2] = short * x[2 * FORWARD_LAST + 1]
-        x[f + 3] = short * x[repeats]
+    for k in range(kept):
+        feature[f, k] = short
+        feature[f + 1, k] = short * feature[2 * KNN + 1, k]
+        feature[f + 2, k] = short * feature[2 * FORWARD_LAST + 1, k]
+        feature[f + 3, k] = short * feature[repeats, k]

@@ -17,11 +17,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
 
-__all__ = ["are_compiled", "cache_folder", "jit", "note_compiled"]
+__all__ = ["are_compiled", "cache_folder", "jit", "jit_brief", "note_compiled", "prefetch"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,4 +96,40 @@ _use_cache()
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel without the GIL, cached on disk."""
-    return cast(Callable[P, R], numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    return _compiled(function, nogil=True)
+
+
+def jit_brief(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a kernel that keeps the GIL, for some ten microseconds of work.
+
+    To give it back would mean to queue for it again, behind a thread that decodes for long.
+    """
+    return _compiled(function, nogil=False)
+
+
+def _compiled(function: Callable[P, R], nogil: bool) -> Callable[P, R]:
+    compiler = numba.njit(nogil=nogil, cache=True, error_model="numpy")
+    return cast(Callable[P, R], compiler(function))
+
+
+def _prefetch(typing_context: Any, array: types.Array, index: types.Integer) -> Any:
+    """Ask for the cache line of `array.flat[index]` (C order), in a kernel; it waits for nothing.
+
+    A query meets hundreds of records in no order. Asked for some steps ahead, they come together
+    and not one after the other.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values, at = arguments
+        start = context.make_array(signature.args[0])(context, builder, values).data
+        place = builder.bitcast(builder.gep(start, [at]), ir.IntType(8).as_pointer())
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, i32, i32, i32])
+        instruction = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        builder.call(instruction, [place, i32(0), i32(3), i32(1)])  # to read, to keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), build
+
+
+prefetch = cast("Callable[[NDArray[Any], int], None]", intrinsic(_prefetch))

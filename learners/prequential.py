@@ -25,12 +25,13 @@ from learners.candidates import (
     gather,
 )
 from learners.features import describe
-from learners.jit import jit
+from learners.jit import jit, prefetch
 from learners.selection import kth_largest
 from learners.sources import popularity, rings, transitions
 from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
 from learners.store.sessions import SESSION_LENGTH, open_session
+from learners.vector import find
 
 __all__ = [
     "LIST",
@@ -90,21 +91,20 @@ def rank(
 
 
 @jit
-def _single(column: NDArray[np.float64], source: int, place: int) -> float:
-    if source == NEIGHBOURS:
-        return float(column[place, KNN])
-    return float(column[place, FORWARD_SLOW] + BACKWARD_SHARE * column[place, BACKWARD])
-
-
-@jit
 def _source_rank(work: Workspace, source: int, touched: int, item: int, seen: int) -> float:
-    """Rank of an item by one source among all `seen` items; those it says nothing of tie at 0."""
+    """Rank of an item by one source among all `seen` items; those it says nothing of tie at 0.
+
+    Leaves the scores in `work.value`.
+    """
     items, column, value = work.item, work.column, work.value
-    score = 0.0
     for i in range(touched):
-        value[i] = _single(column, source, i)
-        if items[i] == item:
-            score = value[i]
+        value[i] = column[KNN, i]
+    if source == TRANSITIONS:
+        share = np.float32(BACKWARD_SHARE)
+        for i in range(touched):
+            value[i] = column[FORWARD_SLOW, i] + share * column[BACKWARD, i]
+    place = find(items, 0, touched, item)
+    score = value[place] if place >= 0 else np.float32(0.0)
     above = equal = positive = 0
     for i in range(touched):
         positive += value[i] > 0.0
@@ -118,24 +118,20 @@ def _source_rank(work: Workspace, source: int, touched: int, item: int, seen: in
 @jit
 def _cover(work: Workspace, covered: NDArray[np.uint8], touched: int) -> None:
     """Mark the LIST best items by the scores that `_source_rank` left in `work.value`."""
-    items, value, scores = work.item, work.value, work.prescore
+    items, value = work.item, work.value
+    least = kth_largest(value, touched, LIST) if touched > LIST else np.float32(0.0)
     for i in range(touched):
-        scores[i] = value[i]
-    least = kth_largest(value, touched, LIST) if touched > LIST else 0.0
-    for i in range(touched):
-        if scores[i] >= least and scores[i] > 0.0:
+        if value[i] >= least and value[i] > 0.0:
             covered[items[i]] = 1
 
 
 @jit
 def _blend_rank(work: Workspace, kept: int, covered: NDArray[np.uint8], target: int) -> float:
-    items, candidate, score, value = work.item, work.candidate, work.score, work.value
-    for c in range(kept):
-        value[c] = score[c]
-    least = kth_largest(value, kept, LIST) if kept > LIST else -np.inf
+    chosen, score = work.chosen, work.score
+    least = kth_largest(score, kept, LIST) if kept > LIST else np.float32(-np.inf)
     for c in range(kept):
         if score[c] >= least:
-            covered[items[candidate[c]]] = 1
+            covered[chosen[c]] = 1
     if target < 0:
         return np.inf
     above = equal = 0
@@ -158,10 +154,7 @@ def _test(
 ) -> None:
     touched = gather(models, work, asked)
     kept = rank(models, blend, work, asked, touched, most)
-    target = -1
-    for c in range(kept):
-        if work.item[work.candidate[c]] == item:
-            target = c
+    target = find(work.chosen, 0, kept, item)
     popular = models.popularity
     ranks[BLEND] = _blend_rank(work, kept, covered[BLEND], target)
     for source in (NEIGHBOURS, TRANSITIONS):
@@ -198,6 +191,39 @@ def _learn(
 
 
 @jit
+def _prefetch(history: History, models: Models, events: Events, i: int) -> None:
+    """Ask for the records that the next events will meet, in the order in which they lead on."""
+    n = len(events.item)
+    if i + 3 < n:
+        item = events.item[i + 3]
+        prefetch(history.head, events.user[i + 3])
+        prefetch(models.neighbours.rows.head, item)
+        prefetch(models.transitions.backward.rows.head, item)
+        prefetch(models.popularity.weight, item * models.popularity.weight.shape[1])
+        prefetch(models.popularity.item, item)
+    if i + 2 < n:
+        user = events.user[i + 2]
+        length = history.event.shape[1]
+        last = (history.head[user].total - 1) % length
+        prefetch(history.event, user * length + last)
+        prefetch(history.event, user * length + max(last - 7, 0))
+        transitions.prefetch_row(models.transitions.backward, events.item[i + 2])
+        slot = (history.head[user].session_number - 1) % len(models.sessions.head)
+        prefetch(models.sessions.head, slot)
+        prefetch(models.sessions.item, slot * SESSION_LENGTH)
+    if i + 1 < n:
+        event = history.event
+        user = events.user[i + 1]
+        length = event.shape[1]
+        total = history.head[user].total
+        heads = models.transitions.forward.rows.head
+        for back in range(min(history.head[user].session_length, CONTEXT)):
+            row = (event[user, (total - 1 - back) % length].code >> 1) - 1
+            if row >= 0:
+                prefetch(heads, row)
+
+
+@jit
 def test_then_learn(
     history: History,
     models: Models,
@@ -213,6 +239,7 @@ def test_then_learn(
     A target is an event from a user's second on (`learners.evaluate` states the protocol).
     """
     for i in range(len(events.item)):
+        _prefetch(history, models, events, i)
         user, item, time = events.user[i], events.item[i], events.time[i]
         met_before = history.head[user].total > 0
         begin(history, user, events.session[i], time, gap_seconds)

@@ -1,4 +1,4 @@
-"""The k best of many, without sorting them."""
+"""The k best of many, without sorting or moving them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,35 @@ from learners.jit import jit
 
 __all__ = ["kth_largest"]
 
+SIGN = np.int32(31)
+LOWEST, HIGHEST = -(2**31), 2**31 - 1
+
 
 @jit
-def kth_largest(values: NDArray[np.float64], n: int, k: int) -> float:
-    """Return the k-th largest of the first n values; reorders them (Hoare's quickselect)."""
-    low, high, want = 0, n - 1, k - 1
+def _at_least(bits: NDArray[np.int32], n: int, key: int) -> int:
+    """Count the values whose key, an integer in the order of the floats, is at least `key`."""
+    least = np.int32(key)
+    count = np.int32(0)
+    for i in range(n):
+        negative = bits[i] >> SIGN
+        count += np.int32(bits[i] ^ (negative & np.int32(0x7FFFFFFF)) >= least)
+    return int(count)
+
+
+@jit
+def kth_largest(values: NDArray[np.float32], n: int, k: int) -> np.float32:
+    """Return the k-th largest of the first n values, 1 <= k <= n, none of them NaN.
+
+    Bisection over the floats' bits: 32 counts, each of them vector code without a branch, are
+    faster than quickselect's mispredicted branches.
+    """
+    bits = values.view(np.int32)
+    low, high = LOWEST, HIGHEST  # at least k values have the key `low` or a larger one
     while low < high:
-        pivot = values[(low + high) >> 1]
-        i, j = low, high
-        while i <= j:
-            while values[i] > pivot:
-                i += 1
-            while values[j] < pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if want <= j:
-            high = j
-        elif want >= i:
-            low = i
+        middle = low + (high - low + 1) // 2
+        if _at_least(bits, n, middle) >= k:
+            low = middle
         else:
-            break
-    return float(values[want])
+            high = middle - 1
+    key = np.int32(low)
+    return np.int32(key ^ ((key >> SIGN) & np.int32(0x7FFFFFFF))).view(np.float32)

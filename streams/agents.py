@@ -1,9 +1,10 @@
 """The Faust agents: fetched records in, learnt events out. Two small stages, so that the loop
-decodes a batch while the learner's thread works on the one before.
+decodes a batch while the learner's thread works on the one before, and finds the next one waiting.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from streams.source import Fetch
 __all__ = ["BatchChannel", "add_agents"]
 
 log = structlog.get_logger("everlearn.agents")
+
+LEARNT_AT_ONCE = 2  # one is learnt, one waits: to hand it over takes a turn of the busy loop
 
 
 class BatchChannel(Channel[Any]):
@@ -68,14 +71,24 @@ def add_agents(
                 await fail(error)
                 break
 
+    async def learn_one(decoded: Decoded) -> None:
+        try:
+            await flow.learn(decoded)
+        except Exception as error:
+            await fail(error)
+        finally:
+            room.release()
+
+    room = asyncio.Semaphore(LEARNT_AT_ONCE)
+    running: set[asyncio.Task[None]] = set()
+
     @app.agent(batches, concurrency=1, name="everlearn.learn")
     async def learn(stream: StreamT[Decoded]) -> None:
         async for decoded in stream:
-            try:
-                await flow.learn(decoded)
-            except Exception as error:
-                await fail(error)
-                break
+            await room.acquire()
+            task = asyncio.ensure_future(learn_one(decoded))
+            running.add(task)  # the loop itself keeps no task alive
+            task.add_done_callback(running.discard)
 
     @app.agent(app.topic(snapshots, value_type=bytes), concurrency=1, name="everlearn.snapshots")
     async def announced(stream: StreamT[bytes]) -> None:

@@ -16,7 +16,7 @@ import structlog
 from mode import Service
 from numpy.typing import NDArray
 
-from learners.checkpoint import CheckpointStore, hold_folder
+from learners.checkpoint import Capture, CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import CheckpointError
 from learners.warmup import warm_up
@@ -145,7 +145,7 @@ class Learning(Service):
 
     async def _checkpoint(self) -> Path:
         started = time.perf_counter()
-        capture = await self.between_batches(lambda: self.store.capture(self.engine))
+        capture = await self.between_batches(self._capture)
         stopped = time.perf_counter() - started
         loop = asyncio.get_running_loop()
         folder = await loop.run_in_executor(self._writer, self.store.write, capture)
@@ -226,9 +226,22 @@ class Learning(Service):
             hook(seconds, decoded.times)
 
     def _timed(self, decoded: Decoded) -> float:
+        self._refuse_doubt()
         started = time.perf_counter()
-        self.engine.learn(decoded.batch)
+        try:
+            self.engine.learn(decoded.batch)
+        except BaseException:
+            self.in_doubt = True  # now: the next batch is waiting behind this one
+            raise
         return time.perf_counter() - started
+
+    def _capture(self) -> Capture:
+        self._refuse_doubt()
+        return self.store.capture(self.engine)
+
+    def _refuse_doubt(self) -> None:
+        if self.in_doubt:
+            raise CheckpointError("an error in learning left the engine in doubt")
 
     @Service.task
     async def _beat(self) -> None:

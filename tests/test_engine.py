@@ -266,9 +266,9 @@ def test_the_engine_learns_and_scores_as_its_sources_do_alone() -> None:
     memory.work.query[:3] = query.items
     touched = gather(memory.models, memory.work, asked)
     order = memory.work.item[:touched]
-    column = memory.work.column[:touched]
-    assert np.allclose(memory.near.score(query, 40)[order], column[:, KNN])
-    following = column[:, FORWARD_SLOW] + BACKWARD_SHARE * column[:, BACKWARD]
+    column = memory.work.column[:, :touched]
+    assert np.allclose(memory.near.score(query, 40)[order], column[KNN])
+    following = column[FORWARD_SLOW] + BACKWARD_SHARE * column[BACKWARD]
     assert np.allclose(memory.following.score(query, 40)[order], following)
 
 

@@ -125,3 +125,19 @@ def test_transitions_of_a_full_row_keep_the_strongest() -> None:
     scores = transitions.score(Query(np.array([1], np.int32), now=200.0), 60)
     assert scores.argmax() == 2
     assert np.count_nonzero(scores) == 8
+
+
+def test_transitions_survive_jumps_of_the_clock() -> None:
+    """Far beyond what a float32 weight could grow to, and back: the newest lead, all is finite."""
+    day = 86_400.0
+    transitions = Transitions(items=60, slots_a_row=8)
+    for start in (1.0, 1000 * day, 40_000 * day, 39_000 * day, 41_000 * day):
+        transitions.learn(interactions([(0, 1), (0, 2)], start_seconds=start))
+    transitions.learn(interactions([(0, 1), (0, 3)], start_seconds=41_030 * day))
+    scores = transitions.score(Query(np.array([1], np.int32), now=41_030 * day + 1), 60)
+    assert np.isfinite(scores).all()
+    assert scores[3] == pytest.approx(1.0, rel=1e-3)
+    assert scores[2] == pytest.approx(0.5, rel=1e-3)  # a half-life ago; what was before is gone
+    for table in (transitions.arrays.forward, transitions.arrays.backward):
+        assert np.isfinite(table.slow).all()
+        assert np.isfinite(table.fast).all()

@@ -21,18 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
-from learners.jit import jit
+from learners.jit import jit, prefetch
 from learners.selection import kth_largest
 from learners.sources.rings import WRAP, NeighboursState, learn_one, make_neighbours
 from learners.store.history import MOST_QUERY
-from learners.store.rows import refill, release
+from learners.store.rows import Records, refill, release
 from learners.store.sessions import SESSION_LENGTH, Sessions, make_sessions, open_session
+from learners.vector import log_of
 
 __all__ = [
     "QUERY_ITEMS",
     "Neighbours",
     "Scratch",
     "make_scratch",
+    "most_votes",
     "votes",
 ]
 
@@ -42,11 +44,16 @@ IDF_POWER = 1.5  # p
 VOTE_SCALE = 5.0  # e
 AFTER_SCALE = 5.0  # f
 BEFORE_SCALE = 5.0  # b
-MOST_VOTES = 4096  # distinct items that the neighbours of one query may vote for
+AHEAD = 8  # sessions that are fetched while others vote
 
-_VOTE_WEIGHT = np.exp(-np.arange(64) / VOTE_SCALE)
-_AFTER_WEIGHT = np.exp(-np.arange(SESSION_LENGTH) / AFTER_SCALE)
-_BEFORE_WEIGHT = np.exp(-np.arange(SESSION_LENGTH) / BEFORE_SCALE)
+_VOTE_WEIGHT = np.exp(-np.arange(MOST_QUERY) / VOTE_SCALE).astype(np.float32)
+# By place less the origin's, from -(SESSION_LENGTH - 1) on.
+_STEP_WEIGHT = np.concatenate(
+    [
+        np.exp(-np.arange(SESSION_LENGTH - 1, 0, -1) / BEFORE_SCALE),
+        np.exp(-np.arange(SESSION_LENGTH) / AFTER_SCALE),
+    ]
+).astype(np.float32)
 
 
 class Scratch(NamedTuple):
@@ -55,25 +62,37 @@ class Scratch(NamedTuple):
     place: NDArray[np.uint8]  # (items,) 1 + distance from the end of a query item
     similarity: NDArray[np.float32]  # (sessions,)
     found: NDArray[np.int32]  # (n,) slots of the sessions met
-    value: NDArray[np.float64]  # (n,) their similarities
-    chosen: NDArray[np.float64]  # (n,) copies for the selection
+    value: NDArray[np.float32]  # (n,) their similarities
     slot: NDArray[np.int32]  # (items,) 1 + place among the items voted for
-    item: NDArray[np.int32]  # (MOST_VOTES,) the items voted for
-    vote: NDArray[np.float64]  # (MOST_VOTES,)
+    item: NDArray[np.int32]  # (votes,) the items voted for
+    vote: NDArray[np.float32]  # (votes,) zero between queries
+    idf: NDArray[np.float32]  # (votes,) of the items voted for
 
 
-def make_scratch(items: int, sessions: int, slots_a_row: int) -> Scratch:
-    """Return working memory for queries."""
-    found = QUERY_ITEMS * slots_a_row
+def most_votes(k: int) -> int:
+    """Return how many distinct items k neighbours may vote for, and one more."""
+    return k * SESSION_LENGTH + 1
+
+
+def make_scratch(
+    items: int,
+    sessions: int,
+    slots_a_row: int,
+    slot: NDArray[np.int32],
+    item: NDArray[np.int32],
+    vote: NDArray[np.float32],
+) -> Scratch:
+    """Return working memory for queries; whoever goes on where the votes end gives its arrays."""
+    found = QUERY_ITEMS * slots_a_row + 1
     return Scratch(
         np.zeros(items, np.uint8),
         np.zeros(sessions, np.float32),
         np.zeros(found, np.int32),
-        np.zeros(found),
-        np.zeros(found),
-        np.zeros(items, np.int32),
-        np.zeros(MOST_VOTES, np.int32),
-        np.zeros(MOST_VOTES),
+        np.zeros(found, np.float32),
+        slot,
+        item,
+        vote,
+        np.zeros(len(item), np.float32),
     )
 
 
@@ -91,6 +110,8 @@ def _find(
     ring, rows = state.session, state.rows.head
     capacity = len(similarity)
     begun = sessions.begun[0]
+    last = begun % capacity
+    own_age = begun - own if own >= 0 else capacity + 1
     total = float(begun)
     found = distinct = 0
     for d in range(n):
@@ -105,15 +126,14 @@ def _find(
         if head.met == 0:
             continue
         idf = np.log(1.0 + total / head.met)
-        weight = np.exp(-d / DISTANCE_SCALE) * idf**IDF_POWER
+        weight = np.float32(np.exp(-d / DISTANCE_SCALE) * idf**IDF_POWER)
         for i in range(head.start, head.start + min(head.held, np.int64(head.room))):
             age = (begun - np.int64(ring[i])) & WRAP
-            if age > capacity or begun - age == own:
+            if age > capacity or age == own_age:
                 continue
-            slot = (begun - age) % capacity
-            if similarity[slot] == 0.0:
-                met[found] = slot
-                found += 1
+            slot = last - age if age <= last else last - age + capacity
+            met[found] = slot
+            found += similarity[slot] == 0.0
             similarity[slot] += weight
     return found
 
@@ -121,17 +141,16 @@ def _find(
 @jit
 def _choose(sessions: Sessions, k: int, scratch: Scratch, found: int) -> int:
     """Weigh the sessions met by length and age and keep the k most similar, first in `found`."""
-    heads, similarity, met = sessions.head, scratch.similarity, scratch.found
-    value, chosen = scratch.value, scratch.chosen
+    weight, similarity, met = sessions.weight, scratch.similarity, scratch.found
+    value = scratch.value
     for i in range(found):
         slot = met[i]
-        value[i] = similarity[slot] * heads[slot].weight
-        chosen[i] = value[i]
+        value[i] = similarity[slot] * weight[slot]
         similarity[slot] = 0.0
-    least = kth_largest(value, found, k) if found > k else 0.0
+    least = kth_largest(value, found, k) if found > k else np.float32(0.0)
     kept = 0
     for i in range(found):
-        score = chosen[i]
+        score = value[i]
         if kept < k and score >= least and score > 0.0:
             met[kept] = met[i]
             value[kept] = score
@@ -140,13 +159,24 @@ def _choose(sessions: Sessions, k: int, scratch: Scratch, found: int) -> int:
 
 
 @jit
-def _vote(sessions: Sessions, scratch: Scratch, kept: int) -> int:
+def _prefetch_session(sessions: Sessions, slot: int) -> None:
+    prefetch(sessions.head, slot)
+    prefetch(sessions.item, slot * SESSION_LENGTH)
+    prefetch(sessions.item, slot * SESSION_LENGTH + SESSION_LENGTH - 1)
+
+
+@jit
+def _vote(rows: Records, sessions: Sessions, scratch: Scratch, kept: int) -> int:
     """Let the kept sessions vote; return how many items were voted for."""
     stored, heads, where = sessions.item, sessions.head, scratch.place
     met, value, slots = scratch.found, scratch.value, scratch.slot
     named, vote = scratch.item, scratch.vote
     voted = 0
+    for i in range(min(kept, AHEAD)):
+        _prefetch_session(sessions, met[i])
     for i in range(kept):
+        if i + AHEAD < kept:
+            _prefetch_session(sessions, met[i + AHEAD])
         session = met[i]
         nearest = 0
         origin = 0
@@ -162,16 +192,12 @@ def _vote(sessions: Sessions, scratch: Scratch, kept: int) -> int:
             row = stored[session, place] - 1
             if row < 0:
                 continue
-            if slots[row] == 0:
-                if voted == MOST_VOTES:
-                    continue
-                named[voted] = row
-                vote[voted] = 0.0
-                voted += 1
-                slots[row] = voted
-            step = place - origin
-            fading = _AFTER_WEIGHT[step] if step >= 0 else _BEFORE_WEIGHT[-step]
-            vote[slots[row] - 1] += similarity * fading
+            prefetch(rows, row)
+            named[voted] = row
+            at = slots[row] if slots[row] > 0 else voted + 1
+            voted += at > voted
+            slots[row] = at
+            vote[at - 1] += similarity * _STEP_WEIGHT[place - origin + SESSION_LENGTH - 1]
     return voted
 
 
@@ -187,21 +213,22 @@ def votes(
 ) -> int:
     """Score items for the `n` items of a query (most recent first).
 
-    Leaves `scratch.item[:m]` and `scratch.vote[:m]` and returns m; `own` is the number of the
-    asking session, which is left out, or -1.
+    Leaves `scratch.item[:m]`, `scratch.vote[:m]` and the `scratch.slot` of those items and returns
+    m; `own` is the number of the asking session, which is left out, or -1.
     """
     found = _find(state, sessions, scratch, query, n, own)
     kept = _choose(sessions, state.most[1], scratch, found)
-    voted = _vote(sessions, scratch, kept)
-    total = float(sessions.begun[0])
+    voted = _vote(state.rows.head, sessions, scratch, kept)
     age = (now - state.reference[0]) / state.half_life[0]
-    decay = 2.0 ** -min(max(age, -1000.0), 1000.0)
-    named, vote, slot, place = scratch.item, scratch.vote, scratch.slot, scratch.place
-    rows = state.rows.head
+    decay = np.float32(2.0 ** -min(max(age, -1000.0), 1000.0))
+    named, vote, idf = scratch.item, scratch.vote, scratch.idf
+    place, rows = scratch.place, state.rows.head
+    total = np.float32(sessions.begun[0])
     for i in range(voted):
-        row = named[i]
-        vote[i] *= decay * np.log(1.0 + total / max(rows[row].met, 1))
-        slot[row] = 0
+        idf[i] = np.float32(1.0) + total / np.float32(max(rows[named[i]].met, 1))
+    log_of(idf, voted)
+    for i in range(voted):
+        vote[i] *= decay * idf[i]
     for d in range(n):
         if query[d] >= 0:
             place[query[d]] = 0
@@ -253,7 +280,11 @@ class Neighbours(Source):
     ) -> None:
         self.sessions = make_sessions(sessions)
         self.arrays = make_neighbours(items, slots_a_row, k, half_life_seconds)
-        self._scratch = make_scratch(items, sessions, slots_a_row)
+        votes = most_votes(k)
+        slot, item, vote = np.zeros(items, np.int32), np.zeros(votes, np.int32), np.zeros(votes)
+        self._scratch = make_scratch(
+            items, sessions, slots_a_row, slot, item, vote.astype(np.float32)
+        )
 
     def learn(self, interactions: Interactions) -> None:
         _learn(self.arrays, self.sessions, interactions)
@@ -263,8 +294,11 @@ class Neighbours(Source):
         scratch = self._scratch
         n = len(items)
         voted = votes(self.arrays, self.sessions, scratch, items, n, query.now, query.session)
+        named = scratch.item[:voted]
         out = np.zeros(len(scratch.place))
-        out[scratch.item[:voted]] = scratch.vote[:voted]
+        out[named] = scratch.vote[:voted]
+        scratch.slot[named] = 0
+        scratch.vote[:voted] = 0.0
         return out[:n_items]
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -278,6 +312,7 @@ class Neighbours(Source):
             "top": arrays.rows.top,
             "reference": arrays.reference,
             "session.head": sessions.head[:begun],
+            "session.weight": sessions.weight[:begun],
             "session.item": sessions.item[:begun],
             "session.begun": sessions.begun,
         }
@@ -286,6 +321,7 @@ class Neighbours(Source):
         refill(self.arrays.rows.head, state["row"])
         refill(self.arrays.session, state["ring"])
         refill(self.sessions.head, state["session.head"])
+        refill(self.sessions.weight, state["session.weight"])
         refill(self.sessions.item, state["session.item"])
         self.arrays.rows.free[:] = state["free"]
         self.arrays.rows.top[:] = state["top"]

@@ -15,7 +15,7 @@ __all__ = ["WRAP", "NeighboursState", "learn_one", "make_neighbours"]
 
 LENGTH_POWER = 0.2  # v
 WRAP = 0xFFFFFFFF
-REBASE_AFTER = 400.0  # half-lives; 2^400 is far from the largest float64
+REBASE_AFTER = 60.0  # half-lives; 2^60 is far from the largest float32
 
 _LENGTH_WEIGHT = np.maximum(np.arange(SESSION_LENGTH + 1), 1.0) ** -LENGTH_POWER
 
@@ -65,9 +65,7 @@ def _append(state: NeighboursState, item: int, number: int) -> None:
 @jit
 def _rebase(state: NeighboursState, sessions: Sessions, time: float) -> None:
     age = (time - state.reference[0]) / state.half_life[0]
-    factor = 2.0 ** -min(age, 1000.0)
-    for slot in range(len(sessions.head)):
-        sessions.head[slot].weight *= factor
+    sessions.weight[:] *= np.float32(2.0 ** -min(age, 1000.0))
     state.reference[0] = time
 
 
@@ -89,4 +87,4 @@ def learn_one(
         _rebase(state, sessions, time)
     head = sessions.head[slot]
     age = (head.time - state.reference[0]) / state.half_life[0]
-    head.weight = _LENGTH_WEIGHT[head.length] * 2.0 ** max(age, -1000.0)
+    sessions.weight[slot] = _LENGTH_WEIGHT[head.length] * 2.0 ** max(age, -1000.0)

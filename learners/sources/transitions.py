@@ -1,10 +1,9 @@
 r"""What follows what: item to item, forward and backward, weighted by distance, at two half-lives.
 
 On event y at time t in a session, each earlier item x at distance d of at most `history.CONTEXT`
-adds :math:`2^{(t-r)/h}/d` to F[x][y] and to B[y][x], with r the row's own reference time; read at
+adds :math:`2^{(t-r)/h}/d` to F[x][y] and to B[y][x], with r a reference time common to all; read at
 time t, a weight counts :math:`2^{-(t-r)/h}`. So nothing is decayed until r is so long ago that a
-sum might overflow, and then one row only; a straggler is merely worth less. A full row gives up its
-smallest slow weight.
+sum might overflow; a straggler is merely worth less. A full row gives up its smallest slow weight.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source
-from learners.jit import jit
-from learners.store.rows import Records, Rows, make_rows, refill, release, reserve, settle
+from learners.jit import jit, prefetch
+from learners.store.rows import Rows, make_rows, refill, release, reserve, settle
+from learners.vector import find, smallest
 
 __all__ = [
     "BACKWARD_SHARE",
@@ -28,21 +28,23 @@ __all__ = [
     "decay",
     "learn_one",
     "make_transitions",
+    "prefetch_row",
 ]
 
 QUERY_ITEMS = 10  # distinct items of a query that are looked up
 BACKWARD_SHARE = 0.5  # of a backward weight, where one score is wanted
 REBASE_AFTER = 60.0  # half-lives; 2^60 is far from the largest float32
-
-
-ENTRY = np.dtype([("item", np.int32), ("slow", np.float32), ("fast", np.float32)], align=True)
+LINE = 16  # 32-bit values in a cache line
+COLUMNS = ("item", "slow", "fast")  # of an entry
 
 
 class Table(NamedTuple):
-    """Sparse rows of entries; rows are items, `time` of a row is its reference r."""
+    """Sparse rows of entries; rows are items. Columns, because a row is searched by one of them."""
 
     rows: Rows
-    entry: Records  # (slots,) ENTRY
+    item: NDArray[np.int32]  # (slots,)
+    slow: NDArray[np.float32]  # (slots,) relative to `reference`
+    fast: NDArray[np.float32]  # (slots,)
 
 
 class TransitionsState(NamedTuple):
@@ -51,11 +53,17 @@ class TransitionsState(NamedTuple):
     forward: Table
     backward: Table
     half_life: NDArray[np.float64]  # (2,) slow, fast; seconds
+    reference: NDArray[np.float64]  # (1,) r, seconds
     most: NDArray[np.int64]  # (1,) slots of a row at most, a power of two
 
 
 def _make_table(items: int, slots: int) -> Table:
-    return Table(make_rows(items), np.zeros(slots, ENTRY))
+    return Table(
+        make_rows(items),
+        np.zeros(slots, np.int32),
+        np.zeros(slots, np.float32),
+        np.zeros(slots, np.float32),
+    )
 
 
 def make_transitions(
@@ -67,78 +75,75 @@ def make_transitions(
         _make_table(items, slots),
         _make_table(items, slots),
         np.array(half_lives_seconds, np.float64),
+        np.zeros(1),
         np.array([slots_a_row], np.int64),
     )
 
 
 @jit
-def decay(half_life: NDArray[np.float64], age: float) -> tuple[float, float]:
-    """Return what slow and fast weights count after `age` seconds; below 0, the inverse."""
-    slow = min(max(-age / half_life[0], -1000.0), 1000.0)
-    fast = min(max(-age / half_life[1], -1000.0), 1000.0)
+def decay(state: TransitionsState, now: float) -> tuple[float, float]:
+    """Return what slow and fast weights count at a time, in seconds."""
+    age = now - state.reference[0]
+    slow = min(max(-age / state.half_life[0], -1000.0), 1000.0)
+    fast = min(max(-age / state.half_life[1], -1000.0), 1000.0)
     return 2.0**slow, 2.0**fast
 
 
 @jit
-def _weights(
-    table: Table, row: int, time: float, half_life: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Return what an event at `time` adds to a row's slow and fast weights."""
+def prefetch_row(table: Table, row: int) -> None:
+    """Ask for a row's entries, some steps before they are read."""
     head = table.rows.head[row]
-    if head.held == 0:
-        head.time = time
-    age = time - head.time
-    if age > REBASE_AFTER * half_life[1]:
-        entry = table.entry
-        slow, fast = decay(half_life, age)
-        for slot in range(head.start, head.start + head.held):
-            entry[slot].slow *= np.float32(slow)
-            entry[slot].fast *= np.float32(fast)
-        head.time = time
-        age = 0.0
-    return decay(half_life, -age)
+    for slot in range(head.start, head.start + head.held, LINE):
+        prefetch(table.item, slot)
+        prefetch(table.slow, slot)
+        prefetch(table.fast, slot)
+
+
+@jit
+def _rebase(state: TransitionsState, time: float) -> None:
+    slow, fast = decay(state, time)
+    for table in (state.forward, state.backward):
+        used = table.rows.top[0]
+        table.slow[:used] *= np.float32(slow)
+        table.fast[:used] *= np.float32(fast)
+    state.reference[0] = time
 
 
 @jit
 def _free_slot(table: Table, row: int, most: int) -> int:
     """Return the slot for a new entry: the next one, one in a larger block, or the smallest's."""
-    entry = table.entry
+    item, slow, fast = table.item, table.slow, table.fast
     head = table.rows.head[row]
     held = head.held
     if held == head.room and held < most:
         old = head.start
-        start = reserve(table.rows, entry["item"], row)
+        start = reserve(table.rows, item, row)
         if start >= 0:
             for i in range(held):
-                entry[start + i] = entry[old + i]
-            settle(table.rows, entry["item"], row, start)
+                item[start + i] = item[old + i]
+                slow[start + i] = slow[old + i]
+                fast[start + i] = fast[old + i]
+            settle(table.rows, item, row, start)
     if held < head.room:
         head.held = held + 1
         return int(head.start + held)
-    if held == 0:
-        return -1
-    smallest = head.start
-    for slot in range(head.start + 1, head.start + held):
-        if entry[slot].slow < entry[smallest].slow:
-            smallest = slot
-    return int(smallest)
+    return smallest(slow, head.start, held) if held > 0 else -1
 
 
 @jit
 def _add(table: Table, row: int, item: int, slow: float, fast: float, most: int) -> None:
     """Add to one entry of a row."""
-    entry = table.entry
     head = table.rows.head[row]
-    for slot in range(head.start, head.start + head.held):
-        if entry[slot].item == item:
-            entry[slot].slow += np.float32(slow)
-            entry[slot].fast += np.float32(fast)
-            return
+    slot = find(table.item, head.start, head.held, item)
+    if slot >= 0:
+        table.slow[slot] += np.float32(slow)
+        table.fast[slot] += np.float32(fast)
+        return
     slot = _free_slot(table, row, most)
     if slot >= 0:
-        entry[slot].item = item
-        entry[slot].slow = slow
-        entry[slot].fast = fast
+        table.item[slot] = item
+        table.slow[slot] = slow
+        table.fast[slot] = fast
 
 
 @jit
@@ -147,17 +152,20 @@ def learn_one(
 ) -> None:
     """Learn that `item` followed the `n` items of `context` (most recent first) in its session."""
     most = state.most[0]
-    back_slow, back_fast = 0.0, 0.0
+    if state.reference[0] == 0.0:
+        state.reference[0] = time
+    if time - state.reference[0] > REBASE_AFTER * state.half_life[1]:
+        _rebase(state, time)
+    slow, fast = decay(state, time)
+    for i in range(n):
+        if context[i] >= 0:
+            prefetch_row(state.forward, context[i])
     for i in range(n):
         other = context[i]
-        if other < 0 or other == item:
-            continue
-        if back_slow == 0.0:
-            back_slow, back_fast = _weights(state.backward, item, time, state.half_life)
-        slow, fast = _weights(state.forward, other, time, state.half_life)
-        near = 1.0 / (i + 1)
-        _add(state.forward, other, item, near * slow, near * fast, most)
-        _add(state.backward, item, other, near * back_slow, near * back_fast, most)
+        if other >= 0 and other != item:
+            weight = 1.0 / (i + 1)
+            _add(state.forward, other, item, weight / slow, weight / fast, most)
+            _add(state.backward, item, other, weight / slow, weight / fast, most)
 
 
 @jit
@@ -173,6 +181,7 @@ def _learn(state: TransitionsState, events: Interactions) -> None:
 def _score(
     state: TransitionsState, query: NDArray[np.int32], now: float, out: NDArray[np.float64]
 ) -> None:
+    slow, _ = decay(state, now)
     found = 0
     for i in range(len(query)):
         x = query[i]
@@ -183,26 +192,25 @@ def _score(
             continue
         found += 1
         for table, share in ((state.forward, 1.0), (state.backward, BACKWARD_SHARE)):
-            head, entry = table.rows.head[x], table.entry
-            slow, _ = decay(state.half_life, now - head.time)
+            head, item = table.rows.head[x], table.item
             weight = share * slow / (1.0 + i)
             for slot in range(head.start, head.start + head.held):
-                if entry[slot].item < len(out):
-                    out[entry[slot].item] += weight * entry[slot].slow
+                if item[slot] < len(out):
+                    out[item[slot]] += weight * table.slow[slot]
 
 
 @jit
 def _forget(table: Table, gone: NDArray[np.bool_]) -> None:
-    entry = table.entry
+    item, slow, fast = table.item, table.slow, table.fast
     for row in range(len(gone)):
         head = table.rows.head[row]
         if gone[row]:
-            release(table.rows, entry["item"], row)
+            release(table.rows, item, row)
             continue
         kept = head.start
         for slot in range(head.start, head.start + head.held):
-            if not gone[entry[slot].item]:
-                entry[kept] = entry[slot]
+            if not gone[item[slot]]:
+                item[kept], slow[kept], fast[kept] = item[slot], slow[slot], fast[slot]
                 kept += 1
         head.held = kept - head.start
 
@@ -239,20 +247,23 @@ class Transitions(Source):
         return out
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        state: dict[str, NDArray[np.generic]] = {}
+        state: dict[str, NDArray[np.generic]] = {"reference": self.arrays.reference}
         for name, table in self._tables():
-            used = np.flatnonzero(table.rows.head["room"])
-            n = int(used[-1]) + 1 if len(used) else 0
-            state[f"{name}.row"] = table.rows.head[:n]
-            state[f"{name}.entry"] = table.entry[: int(table.rows.top[0])]
+            rows = np.flatnonzero(table.rows.head["room"])
+            state[f"{name}.row"] = table.rows.head[: int(rows[-1]) + 1 if len(rows) else 0]
+            used = int(table.rows.top[0])
+            for column in COLUMNS:
+                state[f"{name}.{column}"] = getattr(table, column)[:used]
             state[f"{name}.free"] = table.rows.free
             state[f"{name}.top"] = table.rows.top
         return state
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        self.arrays.reference[:] = state["reference"]
         for name, table in self._tables():
             refill(table.rows.head, state[f"{name}.row"])
-            refill(table.entry, state[f"{name}.entry"])
+            for column in COLUMNS:
+                refill(getattr(table, column), state[f"{name}.{column}"])
             table.rows.free[:] = state[f"{name}.free"]
             table.rows.top[:] = state[f"{name}.top"]
 

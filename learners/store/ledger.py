@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import IMPRESSION
-from learners.jit import jit
+from learners.jit import jit, jit_brief
 
 __all__ = ["Ledger", "admit", "make_ledger", "with_room"]
 
@@ -71,7 +71,7 @@ def _note(ledger: Ledger, key: np.uint64) -> bool:
     return True
 
 
-@jit
+@jit_brief
 def admit(
     ledger: Ledger,
     hashes: NDArray[np.uint64],

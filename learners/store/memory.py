@@ -71,7 +71,16 @@ class Memory:
             popular,
             make_blend(FEATURES, units, config.seed),
             make_ledger(config.dedupe_events),
-            make_workspace(config.items, config.sessions, ring, units, most),
+            make_workspace(
+                config.items,
+                config.sessions,
+                ring,
+                config.neighbours,
+                slots,
+                len(config.popularity_half_lives_seconds),
+                units,
+                most,
+            ),
             Models(near.sessions, near.arrays, following.arrays, popular.arrays),
         )
 

@@ -29,7 +29,6 @@ SESSION_LENGTH = 20
 HEAD = np.dtype(
     [
         ("time", np.float64),  # of the latest event, seconds
-        ("weight", np.float64),  # what length and age make of it (`neighbours`)
         ("owner", np.int32),  # user row + 1, 0 when nobody's
         ("length", np.int32),
     ],
@@ -41,6 +40,7 @@ class Sessions(NamedTuple):
     """Recent sessions; `begun[0]` is the number of the next one."""
 
     head: Records  # (S,) HEAD
+    weight: NDArray[np.float32]  # (S,) what length and age make of it (`rings`)
     item: NDArray[np.int32]  # (S, SESSION_LENGTH) item row + 1
     begun: NDArray[np.int64]  # (1,)
 
@@ -49,6 +49,7 @@ def make_sessions(capacity: int) -> Sessions:
     """Return an empty store."""
     return Sessions(
         np.zeros(capacity, HEAD),
+        np.zeros(capacity, np.float32),
         np.zeros((capacity, SESSION_LENGTH), np.int32),
         np.zeros(1, np.int64),
     )
@@ -63,7 +64,7 @@ def open_session(sessions: Sessions, owner: int) -> int:
     head.owner = owner + 1
     head.length = 0
     head.time = 0.0
-    head.weight = 0.0
+    sessions.weight[slot] = 0.0
     for place in range(SESSION_LENGTH):
         sessions.item[slot, place] = 0
     sessions.begun[0] = number + 1
@@ -90,4 +91,5 @@ def forget_owners(sessions: Sessions, users: NDArray[np.int64], erase: bool) -> 
     sessions.head["owner"][mine] = 0
     if erase:
         sessions.item[mine] = 0
+        sessions.weight[mine] = 0.0
         sessions.head[mine] = np.zeros(1, HEAD)[0]
