@@ -81,8 +81,8 @@ def _texts(
 
 
 def _hashes(events: Sequence[Event]) -> NDArray[np.uint64]:
-    hashes = [xxh3_64_intdigest(event.event_id.encode()) for event in events]
-    return np.fromiter(hashes, np.uint64, len(hashes))
+    ids = [event.event_id.encode() for event in events]
+    return np.fromiter(map(xxh3_64_intdigest, ids), np.uint64, len(ids))
 
 
 def _entry(item: Item) -> CatalogueEntry:

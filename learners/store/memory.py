@@ -88,8 +88,12 @@ class Memory:
         """Return a hash of each event's own session, 0 where it names none."""
         if not any(sessions):
             return np.zeros(len(sessions), np.uint64)
-        hash_of = xxhash.xxh3_64_intdigest
-        return np.array([hash_of(name.encode()) if name else 0 for name in sessions], np.uint64)
+        keys = np.fromiter(
+            map(xxhash.xxh3_64_intdigest, map(str.encode, sessions)), np.uint64, len(sessions)
+        )
+        if not all(sessions):
+            keys[[not name for name in sessions]] = 0
+        return keys
 
     def erase(self, user: str) -> None:
         """Remove a user: the history, their sessions, and the id itself."""

@@ -73,7 +73,7 @@ class Vocabulary:
         """Return the rows of `names` (n,), handing out new ones in order; there must be room."""
         known = self._rows
         try:
-            return np.array([known[name] for name in names], np.int32)
+            return np.fromiter(map(known.__getitem__, names), np.int32, len(names))
         except KeyError:
             return np.array([self._assign_one(name) for name in names], np.int32)
 
