@@ -53,11 +53,15 @@ class DemoState:
         """The object that `--json` ends with."""
         return {
             "events": self.figures.events,
-            "blend": {"hr@20": self.figures.hit_rate("blend")},
-            "popularity": {"hr@20": self.figures.hit_rate("popularity")},
+            "blend": {"hr@20": _rounded(self.figures.hit_rate("blend"))},
+            "popularity": {"hr@20": _rounded(self.figures.hit_rate("popularity"))},
             "first_answer_seconds": self.first_answer_seconds,
             "failed_requests": self.failed_requests,
         }
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 class FirstAnswer:

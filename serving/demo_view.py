@@ -55,29 +55,32 @@ class DemoView:
             self._told_url = True
             self.console.print(f"everlearn answers at {state.url} (its API: {state.url}/docs)")
         if self.live is not None:
-            self.live.update(Group(_table(state), _status(state), Text("Ctrl-C ends.", "dim")))
+            status = map(Text, _status(state))
+            self.live.update(Group(_table(state), *status, Text("Ctrl-C ends.", "dim")))
             self.live.refresh()
         elif state.seconds >= self._next_line:
             self._next_line = state.seconds + LINE_EVERY_SECONDS
             blend, plain = (_percent(state.figures.hit_rate(name)) for name in ("blend", PLAIN))
-            line = f"{_status(state).plain}; hit rate {blend}, {PLAIN} {plain}"
+            rates = f"hit rate of the blend {blend}, of {PLAIN} {plain}"
+            line = "; ".join([*_status(state), rates])
             self.console.print(line, soft_wrap=True)
 
     def end(self, state: DemoState) -> None:
         """Show the table that the demo ends with."""
         self.console.print(_table(state))
         self.console.print(WHY_SO_HIGH, style="dim")
-        self.console.print(_status(state, closed=True))
+        for line in _status(state, closed=True):
+            self.console.print(line, highlight=False)
         first = state.first_answer_seconds
         if first is not None:
-            self.console.print(f"first personal answer after {first:.1f} s")
+            self.console.print(f"first personal answer {first:.1f} s after the start of the demo")
 
 
 def _table(state: DemoState) -> Table:
     figures = state.figures
     table = Table(title="Was the next item among the first 20?", title_justify="left")
     table.add_column("source")
-    for title in ("since the start", "lately", "first 10"):
+    for title in ("since the start", "lately", "among 10"):
         table.add_column(title, justify="right")
     for source in figures.sources:
         table.add_row(
@@ -90,21 +93,24 @@ def _table(state: DemoState) -> Table:
     return table
 
 
-def _status(state: DemoState, *, closed: bool = False) -> Text:
+def _status(state: DemoState, *, closed: bool = False) -> list[str]:
+    """What the node and the shoppers have done; two lines that a terminal of 80 columns holds."""
     now, before = state.figures, state.before
     rate = (now.events - before.events) / max(state.between_seconds, 1e-9)
     pace = "" if closed or not before.events else f" ({max(rate, 0):.0f}/s)"
-    parts = [
-        f"{state.seconds:.0f} s",
+    learnt = [
+        f"{state.shop.seconds:.0f} s",
         f"{now.events:,} events learnt{pace}",
         f"lag {'?' if now.lag is None else now.lag}",
-        f"learnt after {_mean_ms(now.freshness_seconds, now.fresh_events)}",
+        f"learnt after {_mean_ms(now.freshness_seconds, now.fresh_events)} on average",
+    ]
+    answered = [
         f"{now.answers:,} answers, {_mean_ms(now.answer_seconds, now.answers)} each",
         f"{state.shop.clicked_shown:,} recommended items clicked",
     ]
     if state.failed_requests:
-        parts.append(f"{state.failed_requests} requests failed")
-    return Text(", ".join(parts))
+        answered.append(f"{state.failed_requests} requests failed")
+    return [", ".join(learnt), ", ".join(answered)]
 
 
 def _mean_ms(seconds: float, count: int) -> str:

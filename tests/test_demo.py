@@ -72,7 +72,7 @@ def test_the_table_sets_the_blend_against_popularity() -> None:
     assert "1,200 events learnt (200/s)" in shown
     assert "1,200 events learnt, lag" in shown, "nobody asks for a pace at the end"
     assert "shoppers often pick from the list" in shown
-    assert "first personal answer after 4.2 s" in shown
+    assert "first personal answer 4.2 s after the start" in shown
 
 
 def test_there_is_no_pace_before_there_is_one_to_tell() -> None:
@@ -204,5 +204,5 @@ def test_nothing_is_left_running(number: signal.Signals, tmp_path: Path) -> None
         running.send_signal(number)
         text, _ = running.communicate(timeout=60)
         assert running.returncode == (0 if number == signal.SIGINT else -number)
-        assert ("blend" in text) == (number == signal.SIGINT)
+        assert ("neighbours" in text) == (number == signal.SIGINT)
         until(lambda: not any(map(runs, nodes)), seconds=20)
