@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import json
 import threading
 import time
@@ -207,15 +208,15 @@ class Node(http.server.BaseHTTPRequestHandler):
     """Answers as a node does, with one list for everybody; every fifth time not at all."""
 
     protocol_version = "HTTP/1.1"
-    asked = 0
+    numbers = itertools.count(1)  # shared by the threads that answer
     items: tuple[str, ...] = ()
 
     def do_GET(self) -> None:
         kind = type(self)
-        kind.asked += 1
+        number = next(kind.numbers)
         items = [{"item": item, "score": 1.0, "sources": {}} for item in kind.items]
-        body = json.dumps({"as_of": "", "impression_id": f"imp-{kind.asked}", "items": items})
-        self.send_response(503 if kind.asked % 5 == 0 else 200)
+        body = json.dumps({"as_of": "", "impression_id": f"imp-{number}", "items": items})
+        self.send_response(503 if number % 5 == 0 else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
@@ -226,7 +227,7 @@ class Node(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def served(items: tuple[str, ...]) -> Iterator[str]:
-    handler = type("OneNode", (Node,), {"asked": 0, "items": items})
+    handler = type("OneNode", (Node,), {"numbers": itertools.count(1), "items": items})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
