@@ -68,7 +68,7 @@ class DemoView:
     def end(self, state: DemoState) -> None:
         """Show the table that the demo ends with."""
         self.console.print(_table(state))
-        self.console.print(WHY_SO_HIGH, style="dim")
+        self.console.print(WHY_SO_HIGH, style="dim", soft_wrap=not self.console.is_terminal)
         for line in _status(state, closed=True):
             self.console.print(line, highlight=False)
         first = state.first_answer_seconds

@@ -231,4 +231,8 @@ def _undelivered(topic: str, cause: Exception | str) -> DeliveryError:
 
 
 def _cause(error: Exception) -> str:
+    from kafka.errors import KafkaTimeoutError
+
+    if isinstance(error, KafkaTimeoutError):
+        return "the broker did not answer in time; it is not sent again, but may have arrived"
     return str(error) or type(error).__name__
