@@ -26,6 +26,7 @@ __all__ = [
     "Recommendation",
     "Source",
     "UserView",
+    "no_pause",
 ]
 
 CLICK, PURCHASE, IMPRESSION, ITEM, ERASURE = range(5)
@@ -146,6 +147,10 @@ class Query(NamedTuple):
     session: int = -1  # row of the asking session, left out of the neighbours
 
 
+def no_pause() -> None:
+    """Let nobody through between two steps."""
+
+
 class Source(ABC):
     """A source of candidates: it learns interactions and scores every item for a query.
 
@@ -172,5 +177,8 @@ class Source(ABC):
         """Become the source that gave this state."""
 
     @abstractmethod
-    def forget_items(self, rows: NDArray[np.int64]) -> None:
-        """Drop every trace of some item rows, so that they can be given to other items."""
+    def forget_items(self, rows: NDArray[np.int64], pause: Callable[[], None] = no_pause) -> None:
+        """Drop every trace of some item rows, so that they can be given to other items.
+
+        Where that takes long, `pause` is called between steps after which every answer is sound.
+        """

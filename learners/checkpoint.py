@@ -25,6 +25,7 @@ from learners.base import Deferred, EngineConfig
 from learners.engine import Engine, fingerprint_of
 from learners.errors import CheckpointError
 from learners.store.ledger import with_room
+from learners.store.rows import copy_changed
 
 __all__ = ["Capture", "CheckpointStore", "hold_folder"]
 
@@ -102,16 +103,31 @@ class CheckpointStore:
         self.keep = keep
         self.problems: list[str] = []
         self._copies: dict[str, NDArray[np.uint8]] = {}
+        self._ahead: dict[str, int] = {}  # rows that `copy_ahead` has copied
+
+    def copy_ahead(self, engine: Engine) -> None:
+        """Copy the largest arrays while learning goes on; the next capture mends what has changed.
+
+        Call `Memory.clear_marks` between two batches before it: what is written from then on, even
+        while it is being copied, is marked, and copied again.
+        """
+        for name, (array, _) in engine.memory.marked().items():
+            self._copy(name, array)
+            self._ahead[name] = len(array)
 
     def capture(self, engine: Engine) -> Capture:
         """Copy an engine's state; call it on the thread that learns, between two batches.
 
         The copies stand in buffers that the next capture reuses: write one before taking another.
         """
+        marked = engine.memory.marked()
         state = {
-            name: array if callable(array) else self._copy(name, array)
+            name: array
+            if callable(array)
+            else self._copy(name, array, marked[name].changed if name in marked else None)
             for name, array in engine.live_state().items()
         }
+        self._ahead.clear()
         manifest = {
             "format": FORMAT,
             "events": sum(engine.learnt.values()),
@@ -124,7 +140,9 @@ class CheckpointStore:
         }
         return Capture(state, manifest)
 
-    def _copy(self, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _copy(
+        self, name: str, array: NDArray[np.generic], changed: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.generic]:
         """Copy into a buffer as large as the whole array behind a view, so that it never moves.
 
         Bytes are copied, for which numpy lets other threads run; of structures it would not.
@@ -135,8 +153,14 @@ class CheckpointStore:
         buffer = self._copies.get(name)
         if buffer is None or buffer.nbytes < array.nbytes:
             buffer = self._copies[name] = np.empty(most, np.uint8)
+            self._ahead.pop(name, None)
         copy = buffer[: array.nbytes]
-        np.copyto(copy, array.reshape(-1).view(np.uint8))
+        source = array.reshape(-1).view(np.uint8)
+        done = 0
+        if changed is not None and (rows := self._ahead.get(name, 0)):
+            done = rows * (array.nbytes // len(array))
+            copy_changed(source[:done].reshape(rows, -1), changed, copy[:done].reshape(rows, -1))
+        np.copyto(copy[done:], source[done:])
         return copy.view(array.dtype).reshape(array.shape)
 
     def write(self, capture: Capture) -> Path:

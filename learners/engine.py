@@ -182,7 +182,7 @@ class Engine:
     def _evict(self) -> None:
         """Give up the longest unseen rows of whichever vocabulary is full."""
         if len(self.memory.users) == self.memory.users.capacity:
-            self.memory.evict_users()
+            self.memory.evict_users(self._turn.let_through)
         if len(self.memory.items) == self.memory.items.capacity:
             rows = self.memory.evict_items(self._turn.let_through)
             self.evaluation.forget_items(rows)

@@ -145,9 +145,12 @@ class Learning(Service):
 
     async def _checkpoint(self) -> Path:
         started = time.perf_counter()
-        capture = await self.between_batches(self._capture)
-        stopped = time.perf_counter() - started
         loop = asyncio.get_running_loop()
+        await self.between_batches(self.engine.memory.clear_marks)
+        await loop.run_in_executor(self._writer, self.store.copy_ahead, self.engine)
+        asked = time.perf_counter()
+        capture = await self.between_batches(self._capture)
+        waited = time.perf_counter() - asked
         folder = await loop.run_in_executor(self._writer, self.store.write, capture)
         self._write_seconds = time.perf_counter() - started
         self._saved_positions = dict(capture.manifest["positions"])
@@ -156,7 +159,7 @@ class Learning(Service):
             "checkpoint",
             folder=str(folder),
             events=capture.manifest["events"],
-            waited_milliseconds=round(1000 * stopped, 1),
+            waited_milliseconds=round(1000 * waited, 1),
             seconds=round(time.perf_counter() - started, 3),
         )
         return folder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from learners.base import CLICK
+from learners.base import CLICK, ERASURE
 from learners.checkpoint import CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import CheckpointError
@@ -42,6 +42,27 @@ def test_a_run_resumed_in_the_middle_ends_in_the_same_state(tmp_path: Path) -> N
         each.learn(rest)
     assert resumed.fingerprint() == engine.fingerprint()
     assert resumed.report() == engine.report()
+
+
+def test_what_changes_after_it_was_copied_ahead_is_in_the_checkpoint(tmp_path: Path) -> None:
+    engine, store = Engine(replace(CONFIG, users=64)), CheckpointStore(tmp_path)
+    clicks = [(CLICK, f"u{i % 50}", f"i{i % 20}", float(i)) for i in range(200)]
+    engine.learn(batch_of(clicks))
+    store.write(store.capture(engine))
+    for later in (
+        [(CLICK, "u7", "i3", 300.0)],
+        [(CLICK, f"new{i}", "i1", 400.0 + i) for i in range(10)],  # rows beyond those copied
+        [(ERASURE, "u9", "", 500.0)],
+        [(CLICK, f"many{i}", "i2", 600.0 + i) for i in range(30)],  # users are evicted
+    ):
+        engine.memory.clear_marks()
+        store.copy_ahead(engine)
+        engine.learn(batch_of(later, later[0][1]))
+        store.write(store.capture(engine))
+        loaded = Engine(engine.config)
+        store.load(loaded)
+        assert loaded.fingerprint() == engine.fingerprint()
+    assert engine.user("u0") is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from learners.base import Interactions, Query, Source
+from learners.base import Interactions, Query, Source, no_pause
 from learners.checks import check_source, interactions, random_interactions
 from learners.errors import CheckFailedError
 from learners.sources.neighbours import Neighbours
@@ -58,7 +58,7 @@ class Forgetful(Source):
             self.counts = np.array(state["counts"], np.float64)
             self.log = np.array(state.get("log", np.zeros(0)), np.int32)
 
-    def forget_items(self, rows: NDArray[np.int64]) -> None:
+    def forget_items(self, rows: NDArray[np.int64], pause: Callable[[], None] = no_pause) -> None:
         if self.broken != "forget":
             self.counts[rows] = 0
 

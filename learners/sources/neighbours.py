@@ -14,13 +14,13 @@ c counts sessions with an item, N all sessions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import Interactions, Query, Source
+from learners.base import Interactions, Query, Source, no_pause
 from learners.jit import jit, prefetch
 from learners.selection import kth_largest
 from learners.sources.rings import WRAP, NeighboursState, learn_one, make_neighbours
@@ -328,7 +328,7 @@ class Neighbours(Source):
         self.arrays.reference[:] = state["reference"]
         self.sessions.begun[:] = state["session.begun"]
 
-    def forget_items(self, rows: NDArray[np.int64]) -> None:
+    def forget_items(self, rows: NDArray[np.int64], pause: Callable[[], None] = no_pause) -> None:
         gone = np.zeros(len(self.arrays.rows.head), np.bool_)
         gone[rows] = True
         _forget(self.arrays, self.sessions, gone)

@@ -7,13 +7,13 @@ exact at the cost of one comparison an event. r moves on long before a sum can o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import Interactions, Query, Source
+from learners.base import Interactions, Query, Source, no_pause
 from learners.jit import jit
 from learners.store.rows import Records, refill
 
@@ -187,13 +187,16 @@ class Popularity(Source):
         for name, array in state.items():
             refill(getattr(self.arrays, name), array)
 
-    def forget_items(self, rows: NDArray[np.int64]) -> None:
+    def forget_items(self, rows: NDArray[np.int64], pause: Callable[[], None] = no_pause) -> None:
         arrays = self.arrays
         arrays.seen[0] -= int(np.count_nonzero(arrays.item["events"][rows]))
         arrays.weight[rows] = 0.0
         arrays.item[rows] = np.zeros(1, ITEM)[0]
         known = np.flatnonzero(arrays.item["events"])
         for life in range(len(arrays.half_life)):
-            order = np.argsort(-arrays.weight[known, life], kind="stable")[:TOP]
+            weight = arrays.weight[known, life]
+            least = np.partition(weight, -TOP)[-TOP] if len(known) > TOP else 0.0
+            best = known[weight >= least]
+            best = best[np.argsort(-arrays.weight[best, life], kind="stable")[:TOP]]
             arrays.top[life] = 0
-            arrays.top[life, : len(order)] = known[order] + 1
+            arrays.top[life, : len(best)] = best + 1

@@ -8,13 +8,13 @@ sum might overflow; a straggler is merely worth less. A full row gives up its sm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import Interactions, Query, Source
+from learners.base import Interactions, Query, Source, no_pause
 from learners.jit import jit, prefetch
 from learners.store.rows import Rows, make_rows, refill, release, reserve, settle
 from learners.vector import find, smallest
@@ -34,6 +34,7 @@ __all__ = [
 QUERY_ITEMS = 10  # distinct items of a query that are looked up
 BACKWARD_SHARE = 0.5  # of a backward weight, where one score is wanted
 REBASE_AFTER = 60.0  # half-lives; 2^60 is far from the largest float32
+ROWS_AT_ONCE = 20_000  # swept before others may ask
 LINE = 16  # 32-bit values in a cache line
 COLUMNS = ("item", "slow", "fast")  # of an entry
 
@@ -200,9 +201,10 @@ def _score(
 
 
 @jit
-def _forget(table: Table, gone: NDArray[np.bool_]) -> None:
+def _forget(table: Table, first: int, stop: int, gone: NDArray[np.bool_]) -> None:
+    """Release the rows of gone items in a run of rows, and take those items out of the others."""
     item, slow, fast = table.item, table.slow, table.fast
-    for row in range(len(gone)):
+    for row in range(first, stop):
         head = table.rows.head[row]
         if gone[row]:
             release(table.rows, item, row)
@@ -267,11 +269,13 @@ class Transitions(Source):
             table.rows.free[:] = state[f"{name}.free"]
             table.rows.top[:] = state[f"{name}.top"]
 
-    def forget_items(self, rows: NDArray[np.int64]) -> None:
+    def forget_items(self, rows: NDArray[np.int64], pause: Callable[[], None] = no_pause) -> None:
         gone = np.zeros(len(self.arrays.forward.rows.head), np.bool_)
         gone[rows] = True
         for _, table in self._tables():
-            _forget(table, gone)
+            for first in range(0, len(gone), ROWS_AT_ONCE):
+                _forget(table, first, min(first + ROWS_AT_ONCE, len(gone)), gone)
+                pause()
 
     def _tables(self) -> tuple[tuple[str, Table], tuple[str, Table]]:
         return ("forward", self.arrays.forward), ("backward", self.arrays.backward)

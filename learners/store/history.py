@@ -55,11 +55,14 @@ class History(NamedTuple):
 
     head: Records  # (users,) HEAD
     event: Records  # (users, H) EVENT
+    changed: NDArray[np.uint8]  # (users,) 1 once a row has changed; whoever copies them clears it
 
 
 def make_history(users: int, length: int) -> History:
     """Return empty rings."""
-    return History(np.zeros(users, HEAD), np.zeros((users, length), EVENT))
+    return History(
+        np.zeros(users, HEAD), np.zeros((users, length), EVENT), np.zeros(users, np.uint8)
+    )
 
 
 @jit
@@ -92,6 +95,7 @@ def append(history: History, user: int, item: int, kind: int, time: float) -> No
     head.total += 1
     head.session_length += 1
     head.last = max(head.last, time)
+    history.changed[user] = 1
 
 
 @jit
@@ -111,11 +115,12 @@ def recent(
 
 
 @jit
-def forget_items(history: History, users: int, gone: NDArray[np.bool_]) -> None:
-    """Blank the item rows marked in `gone` (items,) in the rings of the first `users` rows."""
-    event = history.event
-    for user in range(users):
+def forget_items(history: History, first: int, stop: int, gone: NDArray[np.bool_]) -> None:
+    """Blank the item rows marked in `gone` (items,) in the rings of a run of users."""
+    event, changed = history.event, history.changed
+    for user in range(first, stop):
         for slot in range(event.shape[1]):
             row = (event[user, slot].code >> 1) - 1
             if row >= 0 and gone[row]:
                 event[user, slot].code = 0
+                changed[user] = 1

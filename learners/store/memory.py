@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -28,7 +28,16 @@ from learners.store.vocab import Vocabulary
 
 __all__ = ["MOST_ANSWER", "Memory"]
 
+USERS_AT_ONCE = 65_536  # whose histories are swept under one hold of the lock
+EVICTED_AT_ONCE = 8_192  # users
 MOST_ANSWER = 512  # candidates of one answer, where the settings ask for fewer
+
+
+class Marked(NamedTuple):
+    """An array (n, ...), and marks (at least n,): 1 where a row has changed since `clear_marks`."""
+
+    array: NDArray[Any]
+    changed: NDArray[np.uint8]
 
 
 @dataclass(slots=True)
@@ -101,13 +110,20 @@ class Memory:
         if row >= 0:
             self._forget_users(np.array([row]), erase=True)
 
-    def evict_users(self) -> None:
-        """Give up the users unseen for longest; their sessions stay, nobody's."""
-        self._forget_users(self.users.oldest(), erase=False)
+    def evict_users(self, pause: Callable[[], None]) -> None:
+        """Give up the users unseen for longest; their sessions stay, nobody's.
+
+        `pause` is called between the steps, after each of which every answer is a sound one.
+        """
+        rows = self.users.oldest()
+        for first in range(0, len(rows), EVICTED_AT_ONCE):
+            self._forget_users(rows[first : first + EVICTED_AT_ONCE], erase=False)
+            pause()
 
     def _forget_users(self, rows: NDArray[np.int64], erase: bool) -> None:
-        for array in self.history:
+        for array in (self.history.head, self.history.event):
             array[rows] = np.zeros(1, array.dtype)[0]
+        self.history.changed[rows] = 1
         forget_owners(self.near.sessions, rows, erase)
         self.users.free(map(int, rows))
 
@@ -118,12 +134,13 @@ class Memory:
         """
         rows = self.items.oldest()
         for source in (self.near, self.following, self.popular):
-            source.forget_items(rows)
+            source.forget_items(rows, pause)
             pause()
         gone = np.zeros(self.items.capacity, np.bool_)
         gone[rows] = True
-        forget_items(self.history, self.users.used, gone)
-        pause()
+        for first in range(0, self.users.used, USERS_AT_ONCE):
+            forget_items(self.history, first, min(first + USERS_AT_ONCE, self.users.used), gone)
+            pause()
         self.items.free(map(int, rows))
         return rows
 
@@ -139,13 +156,25 @@ class Memory:
         return {
             "users": self.users.state(),
             "items": self.items.state(),
-            "history": {name: array[:n] for name, array in self.history._asdict().items()},
+            "history": {"head": self.history.head[:n], "event": self.history.event[:n]},
             "neighbours": {**self.near.state()},
             "transitions": {**self.following.state()},
             "popularity": {**self.popular.state()},
             "blend": {**blend_state(self.blend)},
             "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
         }
+
+    def marked(self) -> dict[str, Marked]:
+        """Return the arrays that say which of their rows changed, by their names in a state."""
+        n, history = self.users.used, self.history
+        return {
+            "history/head": Marked(history.head[:n], history.changed),
+            "history/event": Marked(history.event[:n], history.changed),
+        }
+
+    def clear_marks(self) -> None:
+        """Mark from now on; call it where nothing is being learnt."""
+        self.history.changed[:] = 0
 
     def load_parts(self, parts: Mapping[str, Mapping[str, NDArray[np.generic]]]) -> None:
         """Become the memory that gave this state."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from learners.jit import jit
 
-__all__ = ["Records", "Rows", "make_rows", "refill", "release", "reserve", "settle"]
+__all__ = ["Records", "Rows", "copy_changed", "make_rows", "refill", "release", "reserve", "settle"]
 
 Records = NDArray[Any]  # a structured array; its dtype stands beside the class that holds it
 
@@ -99,6 +99,16 @@ def release(rows: Rows, link: NDArray[Any], row: int) -> None:
     rows.head[row].held = 0
     rows.head[row].met = 0
     rows.head[row].time = 0.0
+
+
+@jit
+def copy_changed(
+    source: NDArray[np.uint8], changed: NDArray[np.uint8], target: NDArray[np.uint8]
+) -> None:
+    """Copy the rows of bytes (n, w) that are marked in `changed` (n,) to `target` (n, w)."""
+    for row in range(len(source)):
+        if changed[row]:
+            target[row] = source[row]
 
 
 def refill(mine: NDArray[Any], stored: NDArray[Any]) -> None:

@@ -92,9 +92,11 @@ class Vocabulary:
     def oldest(self) -> NDArray[np.int64]:
         """Return the rows to give up when full: the eighth that was seen longest ago."""
         count = max(1, len(self._rows) // EVICTED_SHARE)
-        used = np.sort(np.fromiter(self._rows.values(), np.int64, len(self._rows)))
-        order = np.argsort(self.last_seen[used], kind="stable")
-        return np.sort(used[order[:count]])
+        used = np.delete(np.arange(self.used), self._free)
+        seen = self.last_seen[used]
+        latest = np.partition(seen, count - 1)[count - 1]
+        before, then = used[seen < latest], used[seen == latest]
+        return np.sort(np.concatenate([before, then[: count - len(before)]]))
 
     def free(self, rows: Iterable[int]) -> None:
         """Forget rows; they are handed out again."""
