@@ -115,7 +115,7 @@ class Answers:
         exclude: Collection[str],
     ) -> list[Recommendation]:
         """Answer for a user, or for anonymous events (oldest first)."""
-        row = -1 if user is None else self.memory.users.row(user)
+        row = -1 if user is None else self._known(user)
         if row < 0:
             latest = list(events)[-1 : -MOST_QUERY - 1 : -1]
             self._ask([item for item, *_ in latest], [kind for _, kind, _ in latest])
@@ -162,6 +162,11 @@ class Answers:
             if code > 1
         ]
         return UserView(user, events, total, int(head["session_length"]))
+
+    def _known(self, user: str) -> int:
+        """Return a user's row, -1 before their first event: names get rows a batch at a time."""
+        row = self.memory.users.row(user)
+        return row if row >= 0 and self.memory.history.head["total"][row] else -1
 
     def _ask(self, items: Sequence[str], kinds: Sequence[str]) -> None:
         """Write an anonymous query into the workspace, most recent first."""

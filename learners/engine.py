@@ -30,7 +30,7 @@ from learners.base import (
 )
 from learners.drift import HitRateDrift
 from learners.evaluate import Prequential
-from learners.prequential import SOURCES, Events, Tested, test_then_learn
+from learners.prequential import SOURCES, Events, Tested, cut, test_then_learn
 from learners.store.catalogue import Catalogue
 from learners.store.ledger import admit, with_room
 from learners.store.memory import Memory
@@ -78,9 +78,7 @@ class Engine:
         """
         logs = np.array([self._log(name) for name in batch.logs], np.int32)[batch.log]
         before = sum(self.learnt.values())
-        for start in range(0, len(batch), CHUNK):
-            with self._turn:
-                self._learn_chunk(batch, logs, start, min(start + CHUNK, len(batch)))
+        self._learn_fresh(batch, self._admit(batch, logs))
         for reason, count in batch.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
         self.positions.update(batch.positions)
@@ -93,20 +91,23 @@ class Engine:
             self.memory.ledger = with_room(self.memory.ledger, len(self.logs))
         return self.logs.index(name)
 
-    def _learn_chunk(self, batch: Batch, logs: NDArray[np.int32], start: int, stop: int) -> None:
-        fresh = np.empty(stop - start, np.bool_)
-        part = slice(start, stop)
-        admit(self.memory.ledger, batch.event_hash[part], batch.kind[part], logs[part], fresh)
-        places = start + np.flatnonzero(fresh)
-        self.duplicates += stop - start - len(places)
-        kinds = batch.kind[places]
-        for kind, count in enumerate(np.bincount(kinds, minlength=len(KINDS))):
+    def _admit(self, batch: Batch, logs: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Enter a batch in the books; return the places of the events that are new."""
+        fresh = np.empty(len(batch), np.bool_)
+        admit(self.memory.ledger, batch.event_hash, batch.kind, logs, fresh)
+        places = np.flatnonzero(fresh)
+        self.duplicates += len(batch) - len(places)
+        for kind, count in enumerate(np.bincount(batch.kind[places], minlength=len(KINDS))):
             self.learnt[KINDS[kind]] += int(count)
+        return places
+
+    def _learn_fresh(self, batch: Batch, places: NDArray[np.int64]) -> None:
         begin = 0
-        for cut in np.flatnonzero(kinds == ERASURE):
-            self._learn_run(batch, places[begin:cut])
-            self.memory.erase(batch.user[places[cut]])
-            begin = int(cut) + 1
+        for erasure in np.flatnonzero(batch.kind[places] == ERASURE):
+            self._learn_run(batch, places[begin:erasure])
+            with self._turn:
+                self.memory.erase(batch.user[places[erasure]])
+            begin = int(erasure) + 1
         self._learn_run(batch, places[begin:])
 
     def _learn_run(self, batch: Batch, places: NDArray[np.int64]) -> None:
@@ -125,7 +126,8 @@ class Engine:
                 self._learn_rows(batch, named[:reach], acts[:reach], items[:reach], users)
             named = named[reach:]
             if len(named):
-                self._evict()
+                with self._turn:
+                    self._evict()
 
     def _learn_rows(
         self,
@@ -139,9 +141,10 @@ class Engine:
         count = memory.events + np.cumsum(acts)
         rows = memory.items.assign(items)
         memory.items.last_seen[rows] = count
-        for place, row in zip(places[~acts], rows[~acts], strict=True):
-            self.catalogue.update(int(row), batch.catalogue.get(int(place), CatalogueEntry()))
         acting = places[acts]
+        if len(acting) < len(places):
+            with self._turn:
+                self._list(batch, places[~acts], rows[~acts])
         if not len(acting):
             return
         user_rows = memory.users.assign(users[: len(acting)])
@@ -156,28 +159,35 @@ class Engine:
             memory.session_keys(sessions),
             sampled,
         )
-        self._test_then_learn(events)
+        for start in range(0, len(acting), CHUNK):
+            self._test_then_learn(cut(events, start, start + CHUNK))
+
+    def _list(self, batch: Batch, places: NDArray[np.int64], rows: NDArray[np.int32]) -> None:
+        """Take item events into the catalogue."""
+        for place, row in zip(places, rows, strict=True):
+            self.catalogue.update(int(row), batch.catalogue.get(int(place), CatalogueEntry()))
 
     def _test_then_learn(self, events: Events) -> None:
         memory = self.memory
         n = len(events.item)
         tested = Tested(np.empty((n, len(SOURCES))), np.empty(n, np.bool_), self.evaluation.covered)
-        test_then_learn(
-            memory.history,
-            memory.models,
-            memory.blend,
-            memory.work,
-            events,
-            tested,
-            self.config.session_gap_seconds,
-            self.config.candidates,
-        )
+        with self._turn:
+            test_then_learn(
+                memory.history,
+                memory.models,
+                memory.blend,
+                memory.work,
+                events,
+                tested,
+                self.config.session_gap_seconds,
+                self.config.candidates,
+            )
+            self.clock = max(self.clock, float(events.time.max()))
         self.evaluation.record(tested.rank, tested.valid, events.kind, events.time, memory.events)
         for i in np.flatnonzero(tested.valid):
             hit = bool(tested.rank[i, 0] <= 20)
             self.drift.update(hit, memory.events + int(i) + 1, float(events.time[i]))
         memory.events += n
-        self.clock = max(self.clock, float(events.time.max()))
 
     def _evict(self) -> None:
         """Give up the longest unseen rows of whichever vocabulary is full."""

@@ -40,6 +40,7 @@ __all__ = [
     "Events",
     "Tested",
     "ask_user",
+    "cut",
     "rank",
     "test_then_learn",
 ]
@@ -59,6 +60,11 @@ class Events(NamedTuple):
     time: NDArray[np.float64]  # seconds
     session: NDArray[np.uint64]  # hash of the event's session, 0 for none
     tested: NDArray[np.bool_]  # chosen for evaluation
+
+
+def cut(events: Events, start: int, stop: int) -> Events:
+    """Return a run of events."""
+    return Events._make(column[start:stop] for column in events)
 
 
 class Tested(NamedTuple):
