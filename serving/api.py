@@ -16,10 +16,12 @@ from fastapi import FastAPI
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from serving import recommend
 from serving.live import BetweenBatches, Live, Serving
 from serving.metrics import Metrics
+from serving.recommend import RecommendToUser
 from serving.web import errors, openapi, routes_events, routes_health, routes_users
 from serving.web.docs_page import page
 from serving.web.limits import RequestLimits
@@ -99,7 +101,8 @@ def make_api(
     )
     app = _app()
     register_url_convertor("id", AnyText())
-    for part in (recommend, routes_events, routes_users, routes_health):
+    app.first = recommend.add_routes(app, serving)
+    for part in (routes_events, routes_users, routes_health):
         part.add_routes(app, serving)
     errors.install(app)
     openapi.install(app)
@@ -109,8 +112,19 @@ def make_api(
     return app
 
 
-def _app() -> FastAPI:
-    return FastAPI(
+class Api(FastAPI):
+    """The framework's application, behind the one route that cannot wait for it."""
+
+    first: RecommendToUser
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http" or not await self.first.is_answered(scope, send):
+            await super().__call__(scope, receive, send)
+
+
+def _app() -> Api:
+    return Api(
         title="everlearn",
         version=version("everlearn"),
         description=DESCRIPTION.strip(),

@@ -1,7 +1,8 @@
 """Lists of items for a user, a visitor without an id, beside an item, and for everybody.
 
 `GET /recommend/{user}` is asked most, so it is a plain ASGI endpoint: no request object, no
-dependencies, msgspec for the answer. It is documented in `serving.web.openapi`.
+dependencies, msgspec for the answer; `serving.api` asks it before the framework. It is documented
+in `serving.web.openapi`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from learners.base import Recommendation
 from serving.live import Serving
 from serving.web.answers import AnonymousEvent, AnonymousEvents, AnonymousQuery, Answer, json
 from serving.web.errors import Refusal, invalid
-from serving.web.limits import K_DEFAULT, K_MAX, exclusions, id_in_bounds, read_json
+from serving.web.limits import K_DEFAULT, K_MAX, exclusions, has_body, id_in_bounds, read_json
 from serving.web.openapi import After, ItemPath, accepts, answers
 from streams.events import Impression
 
 __all__ = ["ANONYMOUS", "Ask", "Impressions", "RecommendToUser", "add_routes", "as_of", "parse_ask"]
 
 ANONYMOUS = "anonymous"
+PREFIX = "/recommend/"
 
 Exclude = Annotated[str, Query(description="leave out items `seen`, `bought` or `seen,bought`")]
 
@@ -97,22 +99,46 @@ class RecommendToUser:
         self.encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request that the framework has routed."""
+        body = await self.answer(scope["path_params"]["user"], scope["query_string"])
+        await _send_json(send, body)
+
+    async def is_answered(self, scope: Scope, send: Send) -> bool:
+        """Answer before the framework, whose way takes as long as the answer itself.
+
+        Whatever is not the plain case, or goes wrong, is left to that way, and nothing is sent.
+        """
+        path = scope.get("path", "")
+        if not path.startswith(PREFIX) or scope["method"] != "GET" or "\ufffd" in path:
+            return False
+        if b"after" in scope["query_string"] or b"%" in scope["query_string"] or has_body(scope):
+            return False  # to wait may fail, and nobody should wait twice
+        try:
+            body = await self.answer(path[len(PREFIX) :], scope["query_string"])
+        except Exception:
+            return False
+        await _send_json(send, body)
+        return True
+
+    async def answer(self, user: str, query: bytes) -> bytes:
+        """The answer as JSON, its impression published."""
         serving = self.serving
-        user = id_in_bounds("user", scope["path_params"]["user"])
-        ask = parse_ask(scope["query_string"])
+        id_in_bounds("user", user)
+        ask = parse_ask(query)
         if ask.after:
             await serving.wait(ask.after)
         started = time.perf_counter()
         items = serving.engine.recommend(user, k=ask.k, exclude=ask.exclude)
         body = self.encode(self.impressions.answer(user, items))
         serving.metrics.answered("recommend", time.perf_counter() - started)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        return body
+
+
+async def _send_json(send: Send, body: bytes) -> None:
+    length = str(len(body)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def as_of(clock: float) -> float | None:
@@ -133,12 +159,12 @@ def parse_ask(query: bytes) -> Ask:
     return Ask(k, exclusions(given.get("exclude", "")), given.get("after"))
 
 
-def add_routes(app: FastAPI, serving: Serving) -> None:
-    """Add the routes that answer a list of items."""
+def add_routes(app: FastAPI, serving: Serving) -> RecommendToUser:
+    """Add the routes that answer a list of items; return the one that is asked most."""
     impressions = Impressions(serving)
     engine, metrics = serving.engine, serving.metrics
     to_user = RecommendToUser(serving, impressions)
-    app.router.routes.append(Route("/recommend/{user:id}", to_user, methods=["GET"]))
+    app.router.routes.append(Route(PREFIX + "{user:id}", to_user, methods=["GET"]))
 
     @app.post(
         "/recommend",
@@ -187,6 +213,8 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         await serving.wait(after)
         with metrics.answering("trending"):
             return json(impressions.answer(None, engine.trending(k)))
+
+    return to_user
 
 
 def _events(events: Sequence[AnonymousEvent], now: float) -> list[tuple[str, str, float]]:

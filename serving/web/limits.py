@@ -26,6 +26,7 @@ __all__ = [
     "K_MAX",
     "RequestLimits",
     "exclusions",
+    "has_body",
     "id_in_bounds",
     "is_loopback",
     "read_json",
@@ -60,7 +61,7 @@ class RequestLimits:
             scope = {**scope, "method": "GET"}
         try:
             _check_path(scope)
-            if _has_body(scope):
+            if has_body(scope):
                 receive = _replay(await _read(scope, receive), receive)
         except Refusal as refusal:
             answer = envelope(
@@ -169,7 +170,8 @@ def _check_path(scope: Scope) -> None:
         raise invalid(f"an id in a path is percent-encoded UTF-8, which {path!r} is not") from None
 
 
-def _has_body(scope: Scope) -> bool:
+def has_body(scope: Scope) -> bool:
+    """Tell whether a request announces a body."""
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
