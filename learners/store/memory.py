@@ -148,7 +148,8 @@ class Memory:
         """Return the bytes of all arrays at full capacity."""
         parts = (self.history, self.near.arrays, self.near.sessions, self.following.arrays)
         others = (self.popular.arrays, self.blend, self.ledger, self.work)
-        return sum(_bytes(part) for part in (*parts, *others))
+        indexes = (self.users.index, self.items.index)
+        return sum(_bytes(part) for part in (*parts, *others, *indexes))
 
     def parts(self) -> dict[str, dict[str, NDArray[np.generic] | Deferred]]:
         """Return the state by part, the used rows only."""

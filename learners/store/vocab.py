@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from learners.base import Deferred
 from learners.store.encoding import encode_list
+from learners.store.index import fill, hashes_of, insert, look_up, make_index, remove
 
 __all__ = ["Vocabulary"]
 
@@ -36,11 +37,11 @@ class Vocabulary:
         self.capacity = capacity
         self.ids: list[str] = []  # by row; "" for a free row
         self.last_seen = np.zeros(capacity, np.int64)  # the event count then
-        self._rows: dict[str, int] = {}
+        self.index = make_index(capacity)
         self._free: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.ids) - len(self._free)
 
     @property
     def used(self) -> int:
@@ -54,44 +55,52 @@ class Vocabulary:
 
     def row(self, name: str) -> int:
         """Return an id's row, -1 when unknown."""
-        return self._rows.get(name, -1)
+        row = int(self._look_up([name])[0])
+        return row if row >= 0 and self.ids[row] == name else -1
+
+    def _look_up(self, names: Sequence[str]) -> NDArray[np.int32]:
+        rows = np.empty(len(names), np.int32)
+        look_up(self.index, hashes_of(names), rows)
+        return rows
 
     def room(self, names: Sequence[str]) -> int:
         """Return how many of `names`, from the first, can be assigned before rows run out."""
-        left = self.capacity - len(self._rows)
+        left = self.capacity - len(self)
         if len(names) <= left:
             return len(names)
         new: set[str] = set()
-        for place, name in enumerate(names):
-            if name not in self._rows and name not in new:
+        for place in np.flatnonzero(self._look_up(names) < 0).tolist():
+            if names[place] not in new:
                 if len(new) == left:
-                    return place
-                new.add(name)
+                    return int(place)
+                new.add(names[place])
         return len(names)
 
     def assign(self, names: Sequence[str]) -> NDArray[np.int32]:
         """Return the rows of `names` (n,), handing out new ones in order; there must be room."""
-        known = self._rows
-        try:
-            return np.fromiter(map(known.__getitem__, names), np.int32, len(names))
-        except KeyError:
-            return np.array([self._assign_one(name) for name in names], np.int32)
+        hashes, rows = hashes_of(names), np.empty(len(names), np.int32)
+        if look_up(self.index, hashes, rows):
+            new: dict[str, int] = {}
+            for place in np.flatnonzero(rows < 0).tolist():
+                name = names[place]
+                if name not in new:
+                    new[name] = self._add(name, hashes[place])
+                rows[place] = new[name]
+        return rows
 
-    def _assign_one(self, name: str) -> int:
-        row = self._rows.get(name, -1)
-        if row < 0:
-            if self._free:
-                row = self._free.pop()
-                self.ids[row] = name
-            else:
-                row = len(self.ids)
-                self.ids.append(name)
-            self._rows[name] = row
+    def _add(self, name: str, key: NDArray[np.uint64]) -> int:
+        if self._free:
+            row = self._free.pop()
+            self.ids[row] = name
+        else:
+            row = len(self.ids)
+            self.ids.append(name)
+        insert(self.index, key[0], key[1], row)  # last: from now on others find it
         return row
 
     def oldest(self) -> NDArray[np.int64]:
         """Return the rows to give up when full: the eighth that was seen longest ago."""
-        count = max(1, len(self._rows) // EVICTED_SHARE)
+        count = max(1, len(self) // EVICTED_SHARE)
         used = np.delete(np.arange(self.used), self._free)
         seen = self.last_seen[used]
         latest = np.partition(seen, count - 1)[count - 1]
@@ -100,8 +109,9 @@ class Vocabulary:
 
     def free(self, rows: Iterable[int]) -> None:
         """Forget rows; they are handed out again."""
+        rows = list(rows)
+        remove(self.index, hashes_of([self.ids[row] for row in rows]))
         for row in rows:
-            del self._rows[self.ids[row]]
             self.ids[row] = ""
             self.last_seen[row] = 0
             self._free.append(row)
@@ -118,7 +128,9 @@ class Vocabulary:
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the vocabulary that gave this state."""
         self.ids = msgspec.json.decode(state["ids"].tobytes(), type=list[str])
-        self._rows = {name: row for row, name in enumerate(self.ids) if name}
         self._free = [int(row) for row in state["free"]]
+        self.index.row[:] = 0
+        rows = np.delete(np.arange(len(self.ids)), self._free)
+        fill(self.index, hashes_of([self.ids[row] for row in rows]), rows)
         self.last_seen[:] = 0
         self.last_seen[: self.used] = state["last_seen"]
