@@ -301,7 +301,7 @@ def test_what_is_no_data_set_at_all_is_refused_in_words(tmp_path: Path) -> None:
         load_dataset("taobao", tmp_path / "x.parquet")
     text = tmp_path / "text.parquet"
     text.write_text("no parquet")
-    with pytest.raises(DataError, match="is not a parquet file"):
+    with pytest.raises(DataError, match="is no parquet file, or a damaged one"):
         load_dataset("taobao", text)
     frame = pl.DataFrame({"user": [1], "item": [1], "rating": [1], "timestamp": ["noon"]})
     with pytest.raises(DataError, match=r"is not ml-100k.*noon"):
