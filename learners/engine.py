@@ -30,15 +30,13 @@ from learners.base import (
 )
 from learners.drift import HitRateDrift
 from learners.evaluate import Prequential
-from learners.prequential import SOURCES, Events, Tested, cut, test_then_learn
+from learners.prequential import SOURCES, Events, Tested, test_then_learn
 from learners.store.catalogue import Catalogue
 from learners.store.ledger import admit, with_room
 from learners.store.memory import Memory
 from learners.store.turnstile import Turnstile
 
 __all__ = ["Engine"]
-
-CHUNK = 256  # events learnt under one hold of the lock: a query waits a few milliseconds at most
 
 
 class Engine:
@@ -159,8 +157,7 @@ class Engine:
             memory.session_keys(sessions),
             sampled,
         )
-        for start in range(0, len(acting), CHUNK):
-            self._test_then_learn(cut(events, start, start + CHUNK))
+        self._test_then_learn(events)
 
     def _list(self, batch: Batch, places: NDArray[np.int64], rows: NDArray[np.int32]) -> None:
         """Take item events into the catalogue."""
@@ -171,18 +168,24 @@ class Engine:
         memory = self.memory
         n = len(events.item)
         tested = Tested(np.empty((n, len(SOURCES))), np.empty(n, np.bool_), self.evaluation.covered)
-        with self._turn:
-            test_then_learn(
-                memory.history,
-                memory.models,
-                memory.blend,
-                memory.work,
-                events,
-                tested,
-                self.config.session_gap_seconds,
-                self.config.candidates,
-            )
-            self.clock = max(self.clock, float(events.time.max()))
+        start = 0
+        while start < n:
+            self._turn.waiting[0] = 0
+            with self._turn:
+                stop = test_then_learn(
+                    memory.history,
+                    memory.models,
+                    memory.blend,
+                    memory.work,
+                    events,
+                    tested,
+                    self.config.session_gap_seconds,
+                    self.config.candidates,
+                    start,
+                    self._turn.waiting,
+                )
+                self.clock = max(self.clock, float(events.time[start:stop].max()))
+            start = stop
         self.evaluation.record(tested.rank, tested.valid, events.kind, events.time, memory.events)
         for i in np.flatnonzero(tested.valid):
             hit = bool(tested.rank[i, 0] <= 20)

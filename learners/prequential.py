@@ -34,19 +34,20 @@ from learners.store.sessions import SESSION_LENGTH, open_session
 from learners.vector import find
 
 __all__ = [
+    "LEAST",
     "LIST",
     "SCORED_LIFE",
     "SOURCES",
     "Events",
     "Tested",
     "ask_user",
-    "cut",
     "rank",
     "test_then_learn",
 ]
 
 SOURCES = ("blend", "neighbours", "transitions", "popularity")
 BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY = range(4)
+LEAST = 32  # events learnt before somebody who waits is let through: a third of a millisecond
 LIST = 20  # length of the lists whose coverage is counted
 SCORED_LIFE = 2  # the half-life by which popularity is judged as a source
 
@@ -60,11 +61,6 @@ class Events(NamedTuple):
     time: NDArray[np.float64]  # seconds
     session: NDArray[np.uint64]  # hash of the event's session, 0 for none
     tested: NDArray[np.bool_]  # chosen for evaluation
-
-
-def cut(events: Events, start: int, stop: int) -> Events:
-    """Return a run of events."""
-    return Events._make(column[start:stop] for column in events)
 
 
 class Tested(NamedTuple):
@@ -239,12 +235,17 @@ def test_then_learn(
     tested: Tested,
     gap_seconds: float,
     most: int,
-) -> None:
-    """Test the chosen events and learn them all, in order; `tested` is filled.
+    start: int,
+    waiting: NDArray[np.int64],
+) -> int:
+    """Test the chosen events from `start` on and learn them all, in order; `tested` is filled.
 
-    A target is an event from a user's second on (`learners.evaluate` states the protocol).
+    Stops after `LEAST` events where somebody is `waiting`, (1,); returns where to go on. A target
+    is an event from a user's second on (`learners.evaluate` states the protocol).
     """
-    for i in range(len(events.item)):
+    for i in range(start, len(events.item)):
+        if waiting[0] != 0 and i >= start + LEAST:
+            return i
         _prefetch(history, models, events, i)
         user, item, time = events.user[i], events.item[i], events.time[i]
         met_before = history.head[user].total > 0
@@ -255,3 +256,4 @@ def test_then_learn(
             asked = ask_user(history, work, user, now)
             _test(models, blend, work, asked, item, most, tested.rank[i], tested.covered)
         _learn(history, models, work, user, item, events.kind[i], time)
+    return len(events.item)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Thread
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -23,8 +25,10 @@ from learners.base import (
 from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked, gather
 from learners.checks import interactions
 from learners.engine import Engine
+from learners.prequential import LEAST
 from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.memory import Memory
+from learners.store.turnstile import Turnstile
 
 CONFIG = EngineConfig(
     users=200, items=300, sessions=256, dedupe_events=4096, evaluate_one_in=2, history_length=16
@@ -335,3 +339,38 @@ def test_clock_jumps_and_stragglers_never_corrupt_a_sum(jump_seconds: float) -> 
 def test_capacity_is_stated_before_anything_is_learnt() -> None:
     small, large = Engine(CONFIG), Engine(replace(CONFIG, users=400))
     assert 0 < small.capacity_bytes() < large.capacity_bytes()
+
+
+class Crowded(Turnstile):
+    """A turnstile at which somebody always waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = 0
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self.turns += 1
+        self.waiting[0] = 1
+
+
+def test_who_waits_is_let_through_and_changes_nothing() -> None:
+    alone, crowded = Engine(CONFIG), Engine(CONFIG)
+    crowded._turn = turnstile = Crowded()
+    for engine in (alone, crowded):
+        engine.learn(batch_of(checkerboard(1000)))
+    assert turnstile.turns == -(-1000 // LEAST)
+    assert crowded.fingerprint() == alone.fingerprint()
+    assert crowded.report() == alone.report()
+
+
+def test_a_thread_that_has_to_wait_says_so() -> None:
+    turnstile = Turnstile()
+    with turnstile:
+        asker = Thread(target=lambda: turnstile.__enter__())
+        asker.start()
+        deadline = monotonic() + 10
+        while not turnstile.waiting[0]:
+            assert monotonic() < deadline
+    asker.join(10)
+    assert not asker.is_alive()
