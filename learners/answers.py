@@ -137,7 +137,7 @@ class Answers:
         """Answer with what is popular lately; the score is the decayed count."""
         arrays = self.memory.popular.arrays
         age = (now - arrays.reference[TRENDING_LIFE]) / arrays.half_life[TRENDING_LIFE]
-        decay = 2.0 ** -min(max(age, -1000.0), 1000.0)
+        decay = 2.0 ** -min(max(age, 0.0), 1000.0)
         best = self._popular(k, NOTHING, TRENDING_LIFE)
         return [
             Recommendation(
@@ -150,7 +150,7 @@ class Answers:
 
     def user(self, user: str) -> UserView | None:
         """Return what is held of a user."""
-        row = self.memory.users.row(user)
+        row = self._known(user)
         if row < 0:
             return None
         head, ring = self.memory.history.head[row], self.memory.history.event[row]

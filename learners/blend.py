@@ -139,8 +139,11 @@ def learn_one(
 ) -> None:
     """Learn that candidate `target` was the one; `score` has just filled hidden and scores.
 
-    `scores` becomes the softmax of itself.
+    `scores` becomes the softmax of itself. Nothing is learnt from scores that are no numbers.
     """
+    for c in range(n):
+        if not np.isfinite(scores[c]):
+            return
     _softmax(scores, n)
     outer, w_step, inner_step = blend.outer, blend.w_step, blend.inner_step
     bias_step, outer_step = blend.bias_step, blend.outer_step

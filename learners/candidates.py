@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.jit import jit, prefetch
-from learners.selection import kth_largest
+from learners.selection import keep_best
 from learners.sources import neighbours, transitions
 from learners.sources.popularity import PopularityState
 from learners.sources.rings import NeighboursState
@@ -35,7 +35,7 @@ __all__ = [
 COLUMNS = 5
 KNN, FORWARD_SLOW, FORWARD_FAST, BACKWARD, FORWARD_LAST = range(COLUMNS)
 PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2], np.float32)  # of each column's share of its maximum
-PRESCORE_POPULAR = 0.02
+PRESCORE_POPULAR = 0.02  # of its share of the largest count at each half-life
 PRESCORE_REPEAT = np.float32(0.05)
 AHEAD = 16  # records that are asked for before their turn
 LINE = 16  # 32-bit values in a cache line
@@ -101,7 +101,7 @@ def make_workspace(
     """Return working memory for queries of up to `most_candidates` candidates."""
     touched = neighbours.most_votes(neighbour_sessions)
     touched += 2 * transitions.QUERY_ITEMS * transition_slots + MOST_QUERY + half_lives * POPULAR
-    touched += LINE - touched % (2 * LINE)  # rows that begin in different cache sets
+    touched += (LINE - touched) % (2 * LINE)  # rows that begin in different cache sets
     most = most_candidates + LINE
     slot, item = np.zeros(items, np.int32), np.zeros(touched, np.int32)
     column = np.zeros((COLUMNS, touched), np.float32)
@@ -196,7 +196,7 @@ def _gather_transitions(models: Models, work: Workspace, asked: Asked, touched: 
             for j in range(touched):
                 column[FORWARD_LAST, j] = column[FORWARD_SLOW, j]
         touched = _gather_row(backward, x, near, BACKWARD, BACKWARD, work, touched)
-    decay_slow, decay_fast = transitions.decay(state, asked.now)
+    decay_slow, decay_fast = transitions.decay(state, max(asked.now, state.reference[0]))
     slow, fast = np.float32(decay_slow), np.float32(decay_fast)
     for j in range(touched):
         column[FORWARD_SLOW, j] *= slow
@@ -272,19 +272,16 @@ def _prescore(models: Models, work: Workspace, asked: Asked, touched: int) -> No
 @jit
 def choose(models: Models, work: Workspace, asked: Asked, touched: int, most: int) -> int:
     """Keep the `most` touched items of the best prescore; return how many were kept."""
-    prescore, candidate = work.prescore, work.candidate
+    candidate = work.candidate
     facts, item, chosen = models.popularity.item, work.item, work.chosen
-    least = np.float32(-1.0)
+    kept = touched
     if touched > most:
         _prescore(models, work, asked, touched)
-        least = kth_largest(prescore, touched, most)
+        kept = keep_best(work.prescore, touched, most, candidate)
     else:
-        prescore[:touched] = 0.0
-    kept = 0
-    for i in range(touched):
-        if prescore[i] >= least and kept < most:
-            prefetch(facts, item[i])
-            candidate[kept] = i
-            chosen[kept] = item[i]
-            kept += 1
+        for i in range(touched):
+            candidate[i] = i
+    for c in range(kept):
+        chosen[c] = item[candidate[c]]
+        prefetch(facts, chosen[c])
     return kept

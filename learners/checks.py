@@ -120,7 +120,8 @@ def _unknown_ids_are_legal(source: Source, make: Callable[[], Source]) -> str | 
     for learnt in (False, True):
         if learnt:
             source.learn(random_interactions(1))
-        for query in (_query(), _query(-1), _query(ITEMS - 1, -1), _query(ITEMS + 5)):
+        early = Query(np.array([1, 2], np.int32), now=-1e12)
+        for query in (_query(), _query(-1), _query(ITEMS - 1, -1), _query(ITEMS + 5), early):
             scores = source.score(query, ITEMS)
             if scores.shape != (ITEMS,) or not np.isfinite(scores).all():
                 return f"query {query.items.tolist()} gave shape {scores.shape}, or not finite"

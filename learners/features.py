@@ -75,7 +75,7 @@ def _describe_items(
     chosen, feature = work.chosen, work.feature
     for life in range(weight.shape[1]):
         age = (now - popular.reference[life]) / popular.half_life[life]
-        decay = 2.0 ** -min(max(age, -1000.0), 1000.0)
+        decay = 2.0 ** -min(max(age, 0.0), 1000.0)
         count = feature[f]
         for k in range(kept):
             count[k] = weight[chosen[k], life] * decay

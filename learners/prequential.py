@@ -134,7 +134,7 @@ def _blend_rank(work: Workspace, kept: int, covered: NDArray[np.uint8], target: 
     for c in range(kept):
         if score[c] >= least:
             covered[chosen[c]] = 1
-    if target < 0:
+    if target < 0 or not np.isfinite(score[target]):
         return np.inf
     above = equal = 0
     for c in range(kept):

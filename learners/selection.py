@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from learners.jit import jit
 
-__all__ = ["kth_largest"]
+__all__ = ["keep_best", "kth_largest"]
 
 SIGN = np.int32(31)
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -41,3 +41,24 @@ def kth_largest(values: NDArray[np.float32], n: int, k: int) -> np.float32:
             high = middle - 1
     key = np.int32(low)
     return np.int32(key ^ ((key >> SIGN) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+
+@jit
+def keep_best(values: NDArray[np.float32], n: int, k: int, places: NDArray[np.int32]) -> int:
+    """Write the places of the k best of the first n values, rising; return how many there are.
+
+    Of those that tie for the last places, the first ones are kept.
+    """
+    least = kth_largest(values, n, k) if n > k else np.float32(-np.inf)
+    above = 0
+    for i in range(n):
+        above += values[i] > least
+    ties = k - above
+    kept = 0
+    for i in range(n):
+        tied = values[i] == least
+        if values[i] > least or (tied and ties > 0):
+            ties -= tied
+            places[kept] = i
+            kept += 1
+    return kept

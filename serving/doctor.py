@@ -223,9 +223,10 @@ def _checkpoint(folder: Path) -> Iterator[Check]:
 def _memory(settings: Settings) -> Iterator[Check]:
     from learners.engine import Engine
 
-    needed = Engine(settings.engine).capacity_bytes()
+    needed = 2 * Engine(settings.engine).capacity_bytes()
     there = _memory_bytes()
     value = f"{needed / 1e9:.1f} GB at full capacity, of {there / 1e9:.1f} GB"
+    value += " (the copy for checkpoints counted, the texts of ids not)"
     if needed > there:
         yield Check("warn", "memory", value, "lower engine.users, items or sessions")
     else:

@@ -6,11 +6,13 @@ import errno
 import os
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from xxhash import xxh3_64_hexdigest
 
 from learners.base import CLICK, ERASURE
-from learners.checkpoint import CheckpointStore, hold_folder
+from learners.checkpoint import FORMAT, CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import CheckpointError
 from tests.test_engine import CONFIG, batch_of, checkerboard, cut
@@ -63,6 +65,33 @@ def test_what_changes_after_it_was_copied_ahead_is_in_the_checkpoint(tmp_path: P
         store.load(loaded)
         assert loaded.fingerprint() == engine.fingerprint()
     assert engine.user("u0") is None
+
+
+def test_histories_are_copied_while_learning_goes_on(tmp_path: Path) -> None:
+    """Also while items are evicted, which changes the histories of users who do nothing."""
+    engine = Engine(replace(CONFIG, users=4096, items=64))
+    store = CheckpointStore(tmp_path)
+    for part in range(20):
+        clicks = [
+            (CLICK, f"u{i * 7 % 3000}", f"i{part}-{i % 50}", 1000.0 * part + i) for i in range(2000)
+        ]
+        engine.memory.clear_marks()
+        copying = Thread(target=store.copy_ahead, args=(engine,))
+        copying.start()
+        engine.learn(batch_of(clicks, f"{part}-"))
+        copying.join()
+        capture = store.capture(engine)
+    store.write(capture)
+    loaded = Engine(engine.config)
+    store.load(loaded)
+    assert loaded.fingerprint() == engine.fingerprint()
+
+
+def test_a_changed_layout_of_the_state_has_a_format_of_its_own() -> None:
+    """Checkpoints of another layout cannot be read: raise `FORMAT`, then the digest here."""
+    state = Engine(CONFIG).state()
+    layout = "\n".join(f"{name} {array.dtype} {array.ndim}" for name, array in state.items())
+    assert (FORMAT, xxh3_64_hexdigest(layout.encode())) == (2, "6675130549721a3b")
 
 
 @pytest.mark.parametrize(

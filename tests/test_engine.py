@@ -22,11 +22,20 @@ from learners.base import (
     EngineConfig,
     Query,
 )
-from learners.candidates import BACKWARD, FORWARD_SLOW, KNN, Asked, gather
+from learners.candidates import (
+    BACKWARD,
+    FORWARD_SLOW,
+    KNN,
+    POPULAR,
+    Asked,
+    gather,
+    make_workspace,
+)
 from learners.checks import interactions
 from learners.engine import Engine
 from learners.prequential import LEAST
-from learners.sources.transitions import BACKWARD_SHARE
+from learners.sources.transitions import BACKWARD_SHARE, QUERY_ITEMS
+from learners.store.history import MOST_QUERY
 from learners.store.memory import Memory
 from learners.store.turnstile import Turnstile
 
@@ -324,16 +333,37 @@ def test_more_ids_than_capacity_keep_memory_flat_and_answers_sane() -> None:
 
 @pytest.mark.parametrize("jump_seconds", [0.0, -5e8, 86400.0 * 365 * 20])
 def test_clock_jumps_and_stragglers_never_corrupt_a_sum(jump_seconds: float) -> None:
-    engine = Engine(CONFIG)
-    events = checkerboard(800)
-    late = [(kind, user, item, max(time + jump_seconds, 0.0)) for kind, user, item, time in events]
+    engine = Engine(replace(CONFIG, evaluate_one_in=1))
+    events = [(kind, user, item, 1.7e9 + time) for kind, user, item, time in checkerboard(800)]
+    late = [(kind, f"late-{user}", item, time + jump_seconds) for kind, user, item, time in events]
     engine.learn(batch_of(events))
     engine.learn(batch_of(late, "late"))
     engine.learn(batch_of(events, "again"))
     for array in engine.state().values():
         fields = [array[name] for name in array.dtype.names] if array.dtype.names else [array]
         assert all(np.isfinite(field.astype(np.float64)).all() for field in fields)
-    assert engine.recommend("u1", k=1)[0].score > 0
+    for user in ("u1", "late-u1"):
+        assert engine.recommend(user, k=1)[0].score > 0
+    figures = engine.evaluation.metrics()["blend"]
+    assert 0 < figures["mrr@20"] <= figures["hr@20"] <= 1
+
+
+def test_half_lives_may_stand_in_either_order() -> None:
+    lives = (60.0, 86_400.0)
+    config = replace(CONFIG, transition_half_lives_seconds=lives, evaluate_one_in=1)
+    engine = Engine(config)
+    spread = [(kind, user, item, 1000 * time) for kind, user, item, time in checkerboard(800)]
+    engine.learn(batch_of(spread))
+    assert all(np.isfinite(array).all() for array in engine.memory.blend)
+    assert engine.evaluation.metrics()["blend"]["mrr@20"] <= 1
+
+
+@pytest.mark.parametrize("slots", [4, 8, 64, 512])
+def test_the_work_memory_holds_whatever_the_sources_can_name(slots: int) -> None:
+    for neighbours in range(1, 80):
+        work = make_workspace(8, 8, 4, neighbours, slots, 4, 8, 16)
+        most = neighbours * 20 + 2 * QUERY_ITEMS * slots + MOST_QUERY + 4 * POPULAR
+        assert len(work.item) > most
 
 
 def test_capacity_is_stated_before_anything_is_learnt() -> None:

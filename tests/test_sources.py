@@ -138,6 +138,8 @@ def test_transitions_survive_jumps_of_the_clock() -> None:
     assert np.isfinite(scores).all()
     assert scores[3] == pytest.approx(1.0, rel=1e-3)
     assert scores[2] == pytest.approx(0.5, rel=1e-3)  # a half-life ago; what was before is gone
+    early = transitions.score(Query(np.array([1], np.int32), now=1.0), 60)
+    assert np.isfinite(early).all()
     for table in (transitions.arrays.forward, transitions.arrays.backward):
         assert np.isfinite(table.slow).all()
         assert np.isfinite(table.fast).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learners.selection import kth_largest
+from learners.selection import keep_best, kth_largest
 from learners.vector import find, largest_of, log_of, smallest, total_of
 
 GENERATOR = np.random.default_rng(3)
@@ -52,6 +52,16 @@ def test_the_kth_largest_is_what_sorting_says(n: int) -> None:
     for k in range(1, n + 1):
         assert kth_largest(values, n, k) == ordered[k - 1]
     assert np.array_equal(values, before)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (4, 2), (50, 20), (50, 50), (20, 30)])
+def test_the_best_are_kept_before_ties(n: int, k: int) -> None:
+    for _ in range(50):
+        values = GENERATOR.integers(0, 4, n).astype(np.float32)
+        places = np.full(n, -1, np.int32)
+        kept = keep_best(values, n, k, places)
+        expected = np.sort(np.argsort(-values, kind="stable")[:k])
+        assert places[:kept].tolist() == expected.tolist()
 
 
 def test_the_kth_largest_of_extremes() -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source, no_pause
 from learners.jit import jit, prefetch
-from learners.selection import kth_largest
+from learners.selection import keep_best
 from learners.sources.rings import WRAP, NeighboursState, learn_one, make_neighbours
 from learners.store.history import MOST_QUERY
 from learners.store.rows import Records, refill, release
@@ -63,6 +63,7 @@ class Scratch(NamedTuple):
     similarity: NDArray[np.float32]  # (sessions,)
     found: NDArray[np.int32]  # (n,) slots of the sessions met
     value: NDArray[np.float32]  # (n,) their similarities
+    best: NDArray[np.int32]  # (n,) places of the most similar
     slot: NDArray[np.int32]  # (items,) 1 + place among the items voted for
     item: NDArray[np.int32]  # (votes,) the items voted for
     vote: NDArray[np.float32]  # (votes,) zero between queries
@@ -89,6 +90,7 @@ def make_scratch(
         np.zeros(sessions, np.float32),
         np.zeros(found, np.int32),
         np.zeros(found, np.float32),
+        np.zeros(found, np.int32),
         slot,
         item,
         vote,
@@ -147,14 +149,10 @@ def _choose(sessions: Sessions, k: int, scratch: Scratch, found: int) -> int:
         slot = met[i]
         value[i] = similarity[slot] * weight[slot]
         similarity[slot] = 0.0
-    least = kth_largest(value, found, k) if found > k else np.float32(0.0)
-    kept = 0
-    for i in range(found):
-        score = value[i]
-        if kept < k and score >= least and score > 0.0:
-            met[kept] = met[i]
-            value[kept] = score
-            kept += 1
+    kept = keep_best(value, found, k, scratch.best)
+    for i in range(kept):  # places rise, so nothing is overwritten that is still wanted
+        met[i] = met[scratch.best[i]]
+        value[i] = value[scratch.best[i]]
     return kept
 
 
@@ -220,7 +218,7 @@ def votes(
     kept = _choose(sessions, state.most[1], scratch, found)
     voted = _vote(state.rows.head, sessions, scratch, kept)
     age = (now - state.reference[0]) / state.half_life[0]
-    decay = np.float32(2.0 ** -min(max(age, -1000.0), 1000.0))
+    decay = np.float32(2.0 ** -min(max(age, 0.0), 1000.0))
     named, vote, idf = scratch.item, scratch.vote, scratch.idf
     place, rows = scratch.place, state.rows.head
     total = np.float32(sessions.begun[0])

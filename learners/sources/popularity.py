@@ -169,7 +169,7 @@ class Popularity(Source):
     def score(self, query: Query, n_items: int) -> NDArray[np.float64]:
         life = self.scored_life
         age = query.now - self.arrays.reference[life]
-        decay = 2.0 ** -np.clip(age / self.arrays.half_life[life], -1000, 1000)
+        decay = 2.0 ** -np.clip(age / self.arrays.half_life[life], 0, 1000)
         return np.asarray(self.arrays.weight[:n_items, life] * decay)
 
     def state(self) -> dict[str, NDArray[np.generic]]:

@@ -83,7 +83,10 @@ def make_transitions(
 
 @jit
 def decay(state: TransitionsState, now: float) -> tuple[float, float]:
-    """Return what slow and fast weights count at a time, in seconds."""
+    """Return what slow and fast weights count at a time, in seconds; above 1 before the reference.
+
+    Whoever asks about a time so early is told what counted at the reference.
+    """
     age = now - state.reference[0]
     slow = min(max(-age / state.half_life[0], -1000.0), 1000.0)
     fast = min(max(-age / state.half_life[1], -1000.0), 1000.0)
@@ -155,7 +158,7 @@ def learn_one(
     most = state.most[0]
     if state.reference[0] == 0.0:
         state.reference[0] = time
-    if time - state.reference[0] > REBASE_AFTER * state.half_life[1]:
+    if time - state.reference[0] > REBASE_AFTER * min(state.half_life[0], state.half_life[1]):
         _rebase(state, time)
     slow, fast = decay(state, time)
     for i in range(n):
@@ -182,7 +185,7 @@ def _learn(state: TransitionsState, events: Interactions) -> None:
 def _score(
     state: TransitionsState, query: NDArray[np.int32], now: float, out: NDArray[np.float64]
 ) -> None:
-    slow, _ = decay(state, now)
+    slow, _ = decay(state, max(now, state.reference[0]))
     found = 0
     for i in range(len(query)):
         x = query[i]

@@ -90,8 +90,9 @@ class Vocabulary:
 
     def _add(self, name: str, key: NDArray[np.uint64]) -> int:
         if self._free:
-            row = self._free.pop()
+            row = self._free[-1]
             self.ids[row] = name
+            self._free.pop()  # not before: a free row is one that nobody lists
         else:
             row = len(self.ids)
             self.ids.append(name)
