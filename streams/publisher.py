@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -28,6 +27,7 @@ Acknowledged = tuple[int, int]  # partition, offset
 
 SILENT_SECONDS = 1.5  # messages that wait so long while none is acknowledged raise a doubt
 LOOK_SECONDS = 0.5
+IMPATIENT_SECONDS = 5.0  # a request waits so long for a broker that accepts but never answers
 # The client says these again at every attempt to connect; `_ALL_BROKERS_DOWN` says what they mean.
 REPEATED = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE)
 GIVEN_UP = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
@@ -84,7 +84,8 @@ class Publisher:
         self.last_error = ""
         self.away = ""
         self._put_error = ""
-        self._impatient: set[asyncio.Future[Acknowledged]] = set()
+        self._impatient: dict[asyncio.Future[Acknowledged], float] = {}  # its deadline
+        self._given_up = ""  # why the latest messages were
         self._doubted = False
         self._told: int | None = None
         self._heard_at = 0.0  # when nothing waited or a message was acknowledged, monotonic clock
@@ -120,28 +121,20 @@ class Publisher:
         if self._producer is None or self._poller is None:
             return
         self._drain(seconds)
-        self._producer.purge()
+        away = f"no broker answers at {self.broker} ({self.away})" if self.away else ""
+        self._give_up(self._producer, away or "it still waited when publishing ended")
         self._drain(1.0)
         self._closing.set()
         self._poller.join()
         self._producer = self._poller = None
         if self.failed or self.dropped:
-            log.warning(
-                "%d messages failed and %d were dropped (%s)",
-                self.failed,
-                self.dropped,
-                self.last_error or "the queue was full",
-            )
+            why = self.last_error or "the queue was full"
+            log.warning("%d messages failed, %d were dropped (%s)", self.failed, self.dropped, why)
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(10.0 if kind is None else 0.0)
 
     def __len__(self) -> int:
@@ -212,7 +205,8 @@ class Publisher:
     ) -> Acknowledged:
         """Publish a message and return its partition and offset once the broker has it.
 
-        Impatient, it does not wait for a broker that is away, and sends nothing later.
+        Impatient, it does not wait for a broker that is away, and `IMPATIENT_SECONDS` at most for
+        one that does not answer; it sends nothing later.
 
         Raises
         ------
@@ -224,17 +218,19 @@ class Publisher:
                 f"no broker answers at {self.broker} ({self.away}): nothing is sent"
             )
         future: asyncio.Future[Acknowledged] = asyncio.get_running_loop().create_future()
+        deadline = time.monotonic() + (self.delivery_seconds if patient else IMPATIENT_SECONDS)
         if not patient:
-            self._impatient.add(future)
-            future.add_done_callback(self._impatient.discard)
+            self._impatient[future] = deadline
         note = partial(self._note_awaited, future)
-        deadline = time.monotonic() + self.delivery_seconds
-        while not self._produce(topic, key, value, timestamp_ms, headers, note):
-            if time.monotonic() > deadline:
-                self.dropped += 1
-                raise _undelivered(topic, f"{self.queue_messages} messages are waiting already")
-            await asyncio.sleep(0.005)
-        return await future
+        try:
+            while not self._produce(topic, key, value, timestamp_ms, headers, note):
+                if time.monotonic() > deadline:
+                    self.dropped += 1
+                    raise _undelivered(topic, f"{self.queue_messages} messages are waiting already")
+                await asyncio.sleep(0.005)
+            return await future
+        finally:
+            self._impatient.pop(future, None)
 
     def _produce(
         self,
@@ -270,6 +266,9 @@ class Publisher:
     def _look(self, producer: Producer) -> None:
         """When in doubt, note whether the broker is away, and give up what does not wait for it."""
         now = time.monotonic()
+        if any(now > deadline for deadline in tuple(self._impatient.values())):
+            why = f"no acknowledgement from {self.broker} within {IMPATIENT_SECONDS:g} s"
+            self._give_up(producer, why)
         if not len(producer):
             self._heard_at = now
         if now < self._look_at or not (self._doubted or now - self._heard_at > SILENT_SECONDS):
@@ -278,7 +277,11 @@ class Publisher:
         self._doubted = bool(self.away)
         self._look_at = time.monotonic() + LOOK_SECONDS
         if self.away and self._impatient:
-            producer.purge()
+            self._give_up(producer, f"no broker answers at {self.broker} ({self.away})")
+
+    def _give_up(self, producer: Producer, why: str) -> None:
+        self._given_up = why
+        producer.purge()
 
     def _drain(self, seconds: float) -> int:
         deadline = time.monotonic() + seconds
@@ -311,10 +314,8 @@ class Publisher:
     def _cause(self, error: KafkaError) -> str:
         if error.code() == KafkaError._MSG_TIMED_OUT:
             cause = f"no acknowledgement from {self.broker} within {self.delivery_seconds:g} s"
-        elif error.code() in GIVEN_UP and self.away:
-            cause = f"no broker answers at {self.broker} ({self.away})"
         elif error.code() in GIVEN_UP:
-            cause = "it still waited when publishing ended"
+            cause = self._given_up
         else:
             return error.str()
         return f"{cause}; it is not sent again, but may have arrived"
