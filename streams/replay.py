@@ -6,12 +6,14 @@ on from a checkpoint in the middle ends with the same fingerprint.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from learners.base import Batch, EngineConfig
-from learners.checkpoint import CheckpointStore, hold_folder
+from learners.checkpoint import Capture, CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import DataError, SettingsError
 from learners.warmup import warm_up
@@ -31,6 +33,7 @@ from streams.log import LogAbout, frame_of, in_order, read_log, records_of
 from streams.order import label
 from streams.record import TopicReader
 from streams.settings import Settings, TopicSettings, load_settings
+from streams.words import counted
 
 __all__ = ["ReplayResult", "ReplaySource", "open_source", "replay_log"]
 
@@ -39,6 +42,9 @@ KAFKA = "kafka://"
 ADDRESSES = re.compile(r"[^\s:/,]+:\d+(,[^\s:/,]+:\d+)*")
 LINES_ENDINGS = (".jsonl", ".ndjson")
 OTHER_FOLDER = "name another folder with --checkpoint"
+LOGS = "logs"  # in a manifest: the files whose rows its positions count
+EDGE_ROWS = 4096
+LINES_LABEL = label(LINES_TOPIC, 0)
 
 Progress = Callable[[int, int, Engine], None]  # events passed, events in all
 
@@ -53,6 +59,13 @@ class ReplaySource(Protocol):
     @property
     def first_rejected(self) -> str:
         """Where the first record stood that is no event, and why it is none; empty for none."""
+
+    @property
+    def label(self) -> str:
+        """The log whose positions count the rows of one file; empty where a broker counts."""
+
+    def digest(self, position: int) -> str:
+        """Tell the rows before a position from those of another file."""
 
     def __len__(self) -> int: ...
 
@@ -75,9 +88,21 @@ class DatasetSource:
         start = positions.get(self.dataset.label, 0)
         return self.dataset.batches(start, stop_at, BATCH)
 
+    @property
+    def label(self) -> str:
+        return self.dataset.label
+
+    def digest(self, position: int) -> str:
+        """Digest the first and the last of these rows: all of them would take minutes."""
+        rows = self.dataset.frame.head(position)
+        edges = pl.concat([rows.head(EDGE_ROWS), rows.tail(EDGE_ROWS)])
+        return sha256(repr((rows.height, edges.rows())).encode()).hexdigest()
+
 
 class RecordSource:
     """Kafka records in their order, decoded by the gate that a node has."""
+
+    label = ""
 
     def __init__(
         self,
@@ -96,6 +121,9 @@ class RecordSource:
     def __len__(self) -> int:
         return self.log.height
 
+    def digest(self, position: int) -> str:
+        return ""  # offsets are the broker's: any recording of it goes on from them
+
     def batches(self, positions: Mapping[str, int], stop_at: int) -> Iterator[Batch]:
         known = self.labels.cast(pl.String).replace_strict(dict(positions), default=0)
         fresh = (self.log["offset"] >= known.cast(pl.Int64))[:stop_at]
@@ -109,6 +137,16 @@ class RecordSource:
             yield replace(
                 batch, watermarks=dict(zip(labels, self.watermarks[chosen].tolist(), strict=True))
             )
+
+
+class LinesSource(RecordSource):
+    """JSON lines, completed: their positions are line numbers of one file."""
+
+    label = LINES_LABEL
+
+    def digest(self, position: int) -> str:
+        before = self.log.filter(pl.col("offset") < position)
+        return sha256(repr(before.select("offset", "value").rows()).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +222,8 @@ def replay_log(
         Evaluate one event in so many, chosen by hash; default: all, but for recorded logs and
         topics what their node does.
     checkpoint
-        Folder to go on from, when it holds a checkpoint, and to leave one in; nobody else's.
+        Folder to go on from, when it holds a checkpoint, and to leave one in; nobody else's. JSON
+        lines or a data set must begin with the rows that were learnt into it.
     progress
         Called after each batch with the events passed, those in all, and the engine.
     tell
@@ -205,21 +244,22 @@ def replay_log(
         source = open_source(path, dataset, settings)
         engine = Engine(replace(source.engine, evaluate_one_in=sample) if sample else source.engine)
         store = CheckpointStore(checkpoint, settings.checkpoint_keep) if checkpoint else None
-        if store is not None:
-            _resume(engine, store)
+        learnt_from = _resume(engine, store, source, path) if store is not None else {}
         _load(tell)
         with stopping or nullcontext(threading.Event()) as stop:
             run = _learn(engine, source, stop_at, progress, stop)
         if not (any(engine.learnt.values()) or run.stopped or stop_at == 0):
             raise DataError(f"nothing was learnt: {_why_nothing(path, engine, source)}")
         if store is not None:
-            store.write(store.capture(engine))
+            store.write(_with_log(store.capture(engine), learnt_from, source, path))
     return ReplayResult(engine, _report(engine, source, run), run.stopped)
 
 
 def open_source(path: str | Path, dataset: str | None, settings: Settings) -> ReplaySource:
     """Find out what a path is and open it; `engine` of the source says how to learn it."""
     name = str(path)
+    if not name:
+        raise DataError("no log is named: give a file, - or kafka://host:port")
     everything = replace(settings.engine, evaluate_one_in=1)
     if dataset is not None:
         return DatasetSource(load_dataset(dataset, path), everything)
@@ -232,7 +272,7 @@ def open_source(path: str | Path, dataset: str | None, settings: Settings) -> Re
         )
     if name == "-" or name.endswith(LINES_ENDINGS):
         topics = {LINES_TOPIC: TopicSettings(name=LINES_TOPIC, type="mixed")}
-        return RecordSource(frame_of(read_lines(path)), topics, everything, time.time())
+        return LinesSource(frame_of(read_lines(path)), topics, everything, time.time())
     log, about = read_log(Path(path))
     return RecordSource(log, about.topics, _engine_of(about, settings), about.recorded_at)
 
@@ -258,10 +298,46 @@ def _engine_of(about: LogAbout, settings: Settings) -> EngineConfig:
     return replace(about.engine, **set_now)
 
 
-def _resume(engine: Engine, store: CheckpointStore) -> None:
-    """Give the engine what the newest checkpoint holds, if there is one."""
-    if store.load(engine) is None and store.problems:
-        raise DataError("; ".join(store.problems) + f"; empty {store.folder} to begin anew")
+def _resume(
+    engine: Engine, store: CheckpointStore, source: ReplaySource, path: str | Path
+) -> dict[str, Any]:
+    """Give the engine what the newest checkpoint holds; return the files that it was learnt from.
+
+    By label: `name` of the file, and `digest` of its rows before the position.
+    """
+    folder = store.load(engine)
+    if folder is None:
+        if store.problems:
+            raise DataError("; ".join(store.problems) + f"; empty {store.folder} to begin anew")
+        return {}
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    learnt_from: dict[str, Any] = manifest.get(LOGS, {})
+    known = learnt_from.get(source.label)
+    if known is None:
+        return learnt_from
+    position = engine.positions[source.label]
+    if source.digest(position) != known["digest"]:
+        raise DataError(
+            f"{store.folder} holds what was learnt from {known['name']}, and {_name(path)} does "
+            f"not begin with the same {counted(position, 'row')}: "
+            f"{OTHER_FOLDER}, or append to the log that was learnt"
+        )
+    return learnt_from
+
+
+def _with_log(
+    capture: Capture, learnt_from: Mapping[str, Any], source: ReplaySource, path: str | Path
+) -> Capture:
+    """Note in a manifest which file its positions count the rows of."""
+    position = capture.manifest["positions"].get(source.label)
+    logs = dict(learnt_from)
+    if position is not None:
+        logs[source.label] = {"name": _name(path), "digest": source.digest(position)}
+    return replace(capture, manifest={**capture.manifest, LOGS: logs})
+
+
+def _name(path: str | Path) -> str:
+    return "standard input" if str(path) == "-" else Path(path).name
 
 
 def _load(tell: Callable[[str], None]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 
 from learners.base import EngineConfig
@@ -113,6 +114,36 @@ def test_a_replay_in_pieces_ends_with_the_same_fingerprint(
     assert whole.metrics == replayed.metrics
     again = replay_log(lines, settings=SETTINGS, checkpoint=tmp_path / "state")
     assert again.fingerprint == replayed.fingerprint, "nothing is left to learn"
+
+
+def test_a_folder_goes_on_with_its_own_log_only(tmp_path: Path) -> None:
+    state, line = tmp_path / "state", '{"type": "click", "user": "%s", "item": "sofa"}\n'
+    monday, tuesday = tmp_path / "mon.jsonl", tmp_path / "tue.jsonl"
+    monday.write_text("".join(line % user for user in ("ann", "bob")))
+    tuesday.write_text("".join(line % user for user in ("cas", "dov", "eve")))
+    learnt = replay_log(monday, settings=SETTINGS, checkpoint=state)
+    told = "state holds what was learnt from mon.jsonl, and tue.jsonl does not begin with the same"
+    with pytest.raises(DataError, match=f"{told} 2 rows: name another folder with --checkpoint"):
+        replay_log(tuesday, settings=SETTINGS, checkpoint=state)
+    moved = tmp_path / "moved" / "log.jsonl"
+    moved.parent.mkdir()
+    moved.write_text(monday.read_text() + tuesday.read_text())
+    grown = replay_log(moved, settings=SETTINGS, checkpoint=state)
+    assert (learnt.report["events"], grown.report["events"]) == (2, 5)
+    assert grown.fingerprint == replay_log(moved, settings=SETTINGS).fingerprint
+    with pytest.raises(DataError, match=r"learnt from log.jsonl, and mon.jsonl does not begin"):
+        replay_log(monday, settings=SETTINGS, checkpoint=state)
+
+
+def test_a_folder_goes_on_with_its_own_data_set_only(tmp_path: Path) -> None:
+    first, other = tmp_path / "first.parquet", tmp_path / "other.parquet"
+    for path, user in ((first, 7), (other, 8)):
+        columns = {"user": [user] * 2, "item": [1, 2], "rating": [5, 4]}
+        pl.DataFrame(columns | {"timestamp": [1000, 2000]}).write_parquet(path)
+    replay_log(first, dataset="ml-100k", settings=SETTINGS, checkpoint=tmp_path / "state")
+    replay_log(first, dataset="ml-100k", settings=SETTINGS, checkpoint=tmp_path / "state")
+    with pytest.raises(DataError, match=r"learnt from first.parquet, and other.parquet does not"):
+        replay_log(other, dataset="ml-100k", settings=SETTINGS, checkpoint=tmp_path / "state")
 
 
 def test_rejected_rows_are_counted_once_however_often_it_stops(tmp_path: Path) -> None:
