@@ -99,10 +99,12 @@ def test_environment_gives_lists_and_tables_as_json(monkeypatch: pytest.MonkeyPa
     assert settings.topics["clicks"].fields == {"user": "uid"}
 
 
-def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVERLEARN_TOKEN", "")
-    monkeypatch.setenv("EVERLEARN_NO_SUCH", "")
-    assert load_settings().token is None
+@pytest.mark.parametrize("name", ["TOKEN", "BROKER", "STATE_DIR", "NODE_NAME", "ENGINE__SEED"])
+def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A command that should have made a token and failed must not open the node to anybody."""
+    monkeypatch.setenv(f"EVERLEARN_{name}", "")
+    with pytest.raises(SettingsError, match=f"EVERLEARN_{name} is empty: give it a value, or unse"):
+        load_settings(broker="kafka:9092")
 
 
 def test_what_kubernetes_adds_for_a_service_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,8 +89,10 @@ def _environment() -> Layer:
     origins: dict[str, str] = {}
     for variable, text in sorted(os.environ.items()):
         foreign = variable in OTHER_VARIABLES or KUBERNETES.fullmatch(variable)
-        if not text or not variable.startswith(PREFIX) or foreign:
+        if not variable.startswith(PREFIX) or foreign:
             continue
+        if not text:
+            raise SettingsError(f"{variable} is empty: give it a value, or unset it")
         path = variable.removeprefix(PREFIX).lower().split("__")
         layer: Any = _from_json(variable, text) if _holds_more(path) else text
         for name in reversed(path):
