@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -14,6 +16,8 @@ from serving.commands.group import Group
 __all__ = ["app", "main"]
 
 COMMAND_MODULES = ("kafka", "events", "node", "data", "bench")
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="everlearn",
@@ -52,7 +56,18 @@ for _module in COMMAND_MODULES:
 def main() -> None:
     """Run the command line; an error of ours is printed as one message, exit code 1."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except EverlearnError as error:
         print(f"everlearn: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        # What is left in the buffer would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"everlearn: cannot write the output: {error.strerror}", file=sys.stderr)
         sys.exit(1)

@@ -24,6 +24,7 @@ Report = Mapping[str, Any]
 
 FIGURES = ("hr@10", "hr@20", "mrr@20", "ndcg@20", "coverage@20")
 GROUPS = {"metrics": "all events", "purchases": "purchases"}
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 JSON_KEYS = (
     *("events", "rejected", "first_rejected", "fingerprint", "microseconds_per_event"),
     *("evaluated_one_in", "metrics", "clicks", "purchases", "alarms"),
@@ -152,11 +153,8 @@ def check_targets(report: Path | None, plot: Path | None, log: str) -> None:
 
 
 def _check_suffix(path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    suffix = path.suffix[1:].lower()
-    if not path.is_dir() and suffix not in Figure().canvas.get_supported_filetypes():
-        what = f"nothing draws {path.suffix}" if suffix else "its name has no suffix"
+    if not path.is_dir() and path.suffix.lower() not in PLOT_SUFFIXES:
+        what = f"nothing draws {path.suffix}" if path.suffix[1:] else "its name has no suffix"
         raise DataError(
             f"cannot plot to {path}: {what}; name a file such as plot.png, .svg or .pdf"
         )

@@ -19,6 +19,7 @@ from streams.settings import TopicSettings
 
 __all__ = ["LINES_TOPIC", "Line", "check_lines", "lines_gate", "read_lines"]
 
+BOM = b"\xef\xbb\xbf"  # what some editors put before the first line
 LINES_TOPIC = "lines"  # stands for the topic of events that come from no topic
 
 
@@ -42,6 +43,8 @@ def check_lines(lines: Iterable[bytes]) -> Iterator[Line]:
     """
     gate = lines_gate()
     for number, line in enumerate(lines, start=1):
+        if number == 1:
+            line = line.removeprefix(BOM)
         if line.strip():
             made = {"event_id": uuid4().hex, "timestamp": time.time()}
             record = Record(LINES_TOPIC, 0, number, -1, None, _completed(line.strip(), made))
@@ -76,7 +79,7 @@ def read_lines(path: str | Path) -> list[Record]:
         raise DataError(f"{path} is a folder; give a file of JSON lines, or -") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; give a file or -") from error
-    lines = text.split(b"\n")
+    lines = text.removeprefix(BOM).split(b"\n")
     told = [_told(line) for line in lines]
     now = next((time for _, time in told if time is not None), None)
     records = []

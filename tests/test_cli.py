@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -58,6 +60,15 @@ def test_help_is_the_same_with_h_and_cuts_nothing_in_a_narrow_terminal(
 
 def test_the_version_is_that_of_the_package() -> None:
     assert run("--version") == f"everlearn {version('everlearn')}\n"
+
+
+@pytest.mark.parametrize("words", ["settings --json", "--help", "--version"])
+def test_output_that_nobody_takes_is_told_in_a_line(words: str) -> None:
+    called = f"from serving.cli import main; import sys; sys.argv[1:] = {words.split()}; main()"
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run([sys.executable, "-c", called], stdout=full, stderr=subprocess.PIPE)
+    told = b"everlearn: cannot write the output: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, told)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,18 @@ def test_the_first_line_that_is_no_event_is_named(tmp_path: Path) -> None:
     assert "line 3: malformed_json" in shown.stdout
 
 
+def test_lines_as_windows_writes_them_are_the_same_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    fingerprints = []
+    for begin, end in ((b"", b"\n"), (b"\xef\xbb\xbf", b"\r\n")):
+        written = [b'{"type": "click", "user": "ann", "item": "%d"}' % i for i in range(3)]
+        path.write_bytes(begin + end.join([*written[:2], b"", written[2]]) + end)
+        replayed = replay_log(path, settings=SETTINGS)
+        assert (replayed.report["events"], replayed.report["rejected"]) == (3, {})
+        fingerprints.append(replayed.fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -96,6 +108,8 @@ def test_json_lines_come_on_standard_input(replayed: ReplayResult, lines: Path) 
         (["missing.parquet", "--dataset", "taobao"], "does not exist"),
         (["{lines}", "--dataset", "netflix"], "unknown data set"),
         (["/"], "is a folder"),
+        ([""], "no log is named: give a file, - or kafka://host:port"),
+        (["", "--dataset", "taobao"], "no log is named"),
         (["/", "--dataset", "taobao"], "is a folder"),
         (["{lines}", "--checkpoint", "{lines}"], "is a file, checkpoints need a folder"),
     ],
@@ -113,6 +127,7 @@ def test_what_cannot_be_replayed_or_written_is_said_in_words(
     [
         (["--plot", "/nowhere/plot.png"], "there is no folder /nowhere"),
         (["--plot", "plot.xyz"], "nothing draws .xyz; name a file such as plot.png"),
+        (["--plot", "plot.gif"], "nothing draws .gif; name a file such as plot.png"),
         (["--plot", "{folder}/.png"], "its name has no suffix"),
         (["--plot", "{folder}"], "it is a folder"),
         (["--report", "/nowhere/r.json"], "there is no folder /nowhere"),

@@ -61,6 +61,17 @@ def test_id_and_time_are_made_where_a_line_has_none(embedded_broker: EmbeddedBro
     assert all(abs(event.timestamp - time.time()) < 60 for event in found.values())
 
 
+def test_a_file_as_windows_writes_it_is_sent_whole(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(
+        "\r\n".join(["\ufeff" + json.dumps(GOOD[0]), *map(json.dumps, GOOD[1:])]).encode()
+    )
+    sent = CliRunner().invoke(app, ["send", str(file), "--broker", embedded_broker.address])
+    assert (sent.exit_code, sent.stdout) == (0, "4 events sent, 0 lines rejected\n")
+
+
 def test_bad_lines_are_told_and_the_good_ones_are_sent(embedded_broker: EmbeddedBroker) -> None:
     lines = [
         json.dumps(GOOD[0]),
