@@ -65,7 +65,7 @@ class Serving:
 
         Or at once (503) when too many wait already.
         """
-        if not after:
+        if after is None:
             return
         stands = self.engine.positions
         positions = {
@@ -129,6 +129,8 @@ def token_positions(token: str) -> dict[str, int]:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True)
         positions = msgspec.json.decode(text, type=Offsets)
+        if not positions:
+            raise ValueError("a position in no partition")
     except (ValueError, binascii.Error, msgspec.MsgspecError) as error:
         raise invalid(
             f"after must be a token that POST /events or DELETE /users answered, not {token[:64]!r}"

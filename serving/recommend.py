@@ -125,7 +125,7 @@ class RecommendToUser:
         serving = self.serving
         id_in_bounds("user", user)
         ask = parse_ask(query)
-        if ask.after:
+        if ask.after is not None:
             await serving.wait(ask.after)
         started = time.perf_counter()
         items = serving.engine.recommend(user, k=ask.k, exclude=ask.exclude)

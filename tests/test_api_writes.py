@@ -139,8 +139,16 @@ def test_events_that_the_broker_did_not_take_are_counted(node: Node) -> None:
     error = error_of(node.client.post("/events", json=[click(), click(), click()]), 503)
     assert error["code"] == "not_acknowledged"
     assert error["detail"]["acknowledged"] == 1
+    assert error["detail"]["token"] == position_token({"everlearn.clicks/0": 0})
     assert "2 of 3" in error["message"]
     assert "event_id" in error["message"]
+
+
+def test_there_is_no_token_where_nothing_was_written(node: Node) -> None:
+    assert node.client.post("/events", json=[]).json()["token"] is None
+    node.publisher.refuse_after = 0
+    error = error_of(node.client.post("/events", json=click()), 503)
+    assert error["detail"] == {"acknowledged": 0, "token": None}
 
 
 def test_an_erasure_that_the_broker_did_not_take_is_to_be_asked_for_again(node: Node) -> None:
@@ -250,6 +258,15 @@ def test_a_thousand_events_are_accepted_and_one_more_is_not(node: Node) -> None:
 def test_a_token_that_no_answer_gives_is_refused(node: Node, positions: Any) -> None:
     answer = node.client.get(f"/recommend/ada?after={position_token(positions)}")
     assert "must be a token" in error_of(answer, 422)["message"]
+
+
+@pytest.mark.parametrize("path", ["/recommend/ada", "/trending", "/users/ada"])
+@pytest.mark.parametrize("token", ["", "e30"])
+def test_an_empty_position_is_refused(node: Node, path: str, token: str) -> None:
+    error = error_of(node.client.get(f"{path}?after={token}"), 422)
+    assert error["message"].endswith(
+        f"must be a token that POST /events or DELETE /users answered, not {token!r}"
+    )
 
 
 def test_those_who_wait_are_bounded(make_node: Callable[..., Node]) -> None:

@@ -74,11 +74,11 @@ class RejectedEvent(msgspec.Struct):
 
 
 class Accepted(msgspec.Struct):
-    """How many events Kafka has acknowledged, and which were refused."""
+    """How many events Kafka has acknowledged, and which were refused; no token where none has."""
 
     accepted: int
     rejected: list[RejectedEvent]
-    token: Token
+    token: Token | None
 
 
 class ErasureAnswer(msgspec.Struct):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -62,7 +62,7 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
         if rejected and not messages:
             raise _all_refused(rejected)
         positions = await acknowledged(serving, messages)
-        return json(Accepted(len(messages), rejected, position_token(positions)))
+        return json(Accepted(len(messages), rejected, _token(positions)))
 
 
 async def acknowledged(
@@ -87,6 +87,10 @@ async def acknowledged(
     if failures:
         raise _undelivered(told, failures, len(messages), positions)
     return positions
+
+
+def _token(positions: Mapping[str, int]) -> str | None:
+    return position_token(positions) if positions else None
 
 
 def _sort_out(events: Iterable[Any], shaper: Shaper) -> tuple[list[Message], list[RejectedEvent]]:
@@ -119,5 +123,5 @@ def _undelivered(
         503,
         told.format(failed=len(failures), asked=asked, why=first),
         code="not_acknowledged",
-        more={"acknowledged": asked - len(failures), "token": position_token(positions)},
+        more={"acknowledged": asked - len(failures), "token": _token(positions)},
     )
