@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.base import EngineConfig
 from learners.jit import jit, prefetch
 from learners.selection import keep_best
 from learners.sources import neighbours, transitions
@@ -42,7 +43,8 @@ LINE = 16  # 32-bit values in a cache line
 TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
-FEATURES = 2 * COLUMNS + len(EVIDENCE) + 4 + 2 + 6 + 4
+HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
+FEATURES = 2 * COLUMNS + len(EVIDENCE) + HALF_LIVES + 2 + 6 + 4
 
 
 class Models(NamedTuple):
@@ -94,13 +96,12 @@ def make_workspace(
     ring_slots: int,
     neighbour_sessions: int,
     transition_slots: int,
-    half_lives: int,
     hidden_units: int,
     most_candidates: int,
 ) -> Workspace:
     """Return working memory for queries of up to `most_candidates` candidates."""
     touched = neighbours.most_votes(neighbour_sessions)
-    touched += 2 * transitions.QUERY_ITEMS * transition_slots + MOST_QUERY + half_lives * POPULAR
+    touched += 2 * transitions.QUERY_ITEMS * transition_slots + MOST_QUERY + HALF_LIVES * POPULAR
     touched += (LINE - touched) % (2 * LINE)  # rows that begin in different cache sets
     most = most_candidates + LINE
     slot, item = np.zeros(items, np.int32), np.zeros(touched, np.int32)

@@ -25,6 +25,7 @@ from learners.base import (
 from learners.candidates import (
     BACKWARD,
     FORWARD_SLOW,
+    HALF_LIVES,
     KNN,
     POPULAR,
     Asked,
@@ -361,8 +362,8 @@ def test_half_lives_may_stand_in_either_order() -> None:
 @pytest.mark.parametrize("slots", [4, 8, 64, 512])
 def test_the_work_memory_holds_whatever_the_sources_can_name(slots: int) -> None:
     for neighbours in range(1, 80):
-        work = make_workspace(8, 8, 4, neighbours, slots, 4, 8, 16)
-        most = neighbours * 20 + 2 * QUERY_ITEMS * slots + MOST_QUERY + 4 * POPULAR
+        work = make_workspace(8, 8, 4, neighbours, slots, 8, 16)
+        most = neighbours * 20 + 2 * QUERY_ITEMS * slots + MOST_QUERY + HALF_LIVES * POPULAR
         assert len(work.item) > most
 
 

@@ -86,7 +86,6 @@ class Memory:
                 ring,
                 config.neighbours,
                 slots,
-                len(config.popularity_half_lives_seconds),
                 units,
                 most,
             ),
