@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,8 @@ class TopicReader:
     chosen
         Which of their records.
     follow
-        Go on with what arrives later; stop by closing the iterator.
+        Go on with what arrives later, until every partition has passed the end of the chosen range;
+        where it has none, until the iterator is closed.
 
     Attributes
     ----------
@@ -99,10 +100,12 @@ class TopicReader:
         from confluent_kafka import TopicPartition
 
         waiting = {part for part, stop in self._stop.items() if stop > self._start[part]}
-        parts = self._stop if self.follow else waiting
+        at = dict(self._start)
+        ahead = self._ahead(at) if self.follow else set()
+        parts = waiting | ahead
         self._consumer.assign([TopicPartition(*part, self._start[part]) for part in parts])
         heard = time.monotonic()
-        while waiting or self.follow:
+        while waiting or ahead:
             messages = self._consumer.consume(FETCH, POLL_SECONDS)
             if messages:
                 heard = time.monotonic()
@@ -113,10 +116,31 @@ class TopicReader:
             for part, base in _unreadable(messages):
                 if base >= self._passed.get(part, 0):
                     reached[part] = self._passed[part] = self._pass_over(part, base)
-            waiting -= {part for part, offset in reached.items() if offset >= self._stop[part]}
+            at |= reached
+            ahead = self._ahead(at) & ahead - self._late(records)
+            if ahead and self._is_over():
+                self._stop, waiting, ahead = self._stops(), ahead, set()
+                heard = time.monotonic()
+            waiting -= {part for part in waiting if at[part] >= self._stop[part]}
             if records:
                 self.read += len(records)
                 yield self._inside(_frame(records))
+
+    def _ahead(self, at: Mapping[Part, int]) -> set[Part]:
+        """Tell which partitions have not come to the last of the chosen offsets."""
+        limit = self.chosen.stop_offset
+        return {part for part, offset in at.items() if limit is None or offset < limit}
+
+    def _late(self, records: Sequence[Message]) -> set[Part]:
+        """Tell which partitions have come to the end of the chosen time."""
+        stop = self.chosen.stop_time
+        if stop is None:
+            return set()
+        return {_part(record) for record in records if record.timestamp()[1] >= stop * 1000}
+
+    def _is_over(self) -> bool:
+        """Whether the chosen time has passed: what arrives from now on is of later."""
+        return self.chosen.stop_time is not None and time.time() > self.chosen.stop_time
 
     def _silence(self, waiting: Iterable[Part]) -> str:
         from confluent_kafka import TopicPartition
@@ -319,7 +343,8 @@ def record_topics(
 ) -> dict[str, int]:
     """Write topics into a recorded log; return how many records of each.
 
-    With `follow` it goes on until interrupted (Ctrl-C), and keeps what it has got.
+    With `follow` it goes on until every partition has passed the end of the chosen range, or until
+    interrupted (Ctrl-C), and keeps what it has got.
 
     Raises
     ------

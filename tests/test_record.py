@@ -284,6 +284,37 @@ def test_a_recording_that_follows_keeps_what_it_has_when_it_is_stopped(
     assert read_log(file)[0].height == 20
 
 
+def test_a_recording_that_follows_ends_when_all_partitions_have_passed_its_end(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    publish(embedded_broker.address, CLICKS, 12)
+    settings, file = Settings(broker=embedded_broker.address), tmp_path / "log.parquet"
+    more: list[int] = []
+
+    def send_more(read: int, total: int) -> None:
+        if not more:
+            publish(embedded_broker.address, CLICKS, 40, first=12)
+        more.append(read)
+
+    chosen = Range.parse(None, "5")
+    counts = record_topics(settings, file, chosen=chosen, follow=True, progress=send_more)
+    assert counts == {CLICKS: 20}, "five of each of four partitions"
+    assert set(read_log(file)[0]["offset"]) == set(range(5))
+
+
+def test_a_recording_that_follows_ends_with_the_chosen_time(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(embedded_broker.address, CLICKS, 30)
+    settings, file = Settings(broker=embedded_broker.address), tmp_path / "log.parquet"
+    passed = Range.parse(None, "2025-06-01T00:10")
+    assert record_topics(settings, file, chosen=passed, follow=True) == {CLICKS: 10}
+
+    before = START + 60
+    monkeypatch.setattr("streams.record.time.time", lambda: before)
+    assert record_topics(settings, file, chosen=passed, follow=True) == {CLICKS: 10}, "by records"
+
+
 def test_what_cannot_be_recorded_is_said_in_words(
     embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:

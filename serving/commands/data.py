@@ -24,7 +24,9 @@ To = Annotated[
     str | None,
     typer.Option("--to", help="Offset or time to stop before; default: the topics' ends."),
 ]
-Follow = Annotated[bool, typer.Option("--follow", help="Go on with what arrives, until Ctrl-C.")]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="Go on with what arrives, until --to or Ctrl-C.")
+]
 DatasetName = Annotated[
     str | None,
     typer.Option(help="LOG is this data set: taobao, online-retail, diginetica or ml-100k."),
@@ -130,6 +132,9 @@ def replay(
 
     JSON lines without event_id are given one from their number, those
     without timestamp the time of the line before.
+
+    What is no event is counted as rejected: the exit code is 0 where
+    anything was learnt beside it, 1 where nothing was.
 
     \b
     Examples:
