@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -83,6 +85,8 @@ def of_bad_json(said: str, body: object, whole: str = "a message") -> str:
     >>> of_bad_json("Object missing required field `item`", b'{"user": "u"}')
     'item is missing'
     """
+    if isinstance(body, bytes) and (unread := _unread(said, body, whole)):
+        return unread
     found = PLACE.fullmatch(said)
     what, path = (found["what"], found["path"] or "") if found else (said, "")
     name, held = path or whole, _at(body, path)
@@ -95,8 +99,8 @@ def of_bad_json(said: str, body: object, whole: str = "a message") -> str:
         return f"{name} must have {bound} {unit}{size}"
     if must := _must(what):
         return f"{name} must be {must}" + ("" if held is ABSENT else f", not {shown(held)}")
-    if path:
-        return f"{path} " + ("is out of range" if held is ABSENT else f"cannot be {shown(held)}")
+    if path and held is not ABSENT:
+        return f"{path} cannot be {shown(held)}"
     return said.replace("Input data was truncated", "the JSON ends too early")
 
 
@@ -108,6 +112,47 @@ def shown(value: object) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _unread(said: str, body: bytes, whole: str) -> str:
+    """What no decoder reads, whatever is meant: the empty string where it is something else."""
+    if "recursion" in said:
+        return f"{whole} nests lists or objects too deeply: an event needs no more than a few"
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        wrong = f"byte {error.start:,} is 0x{body[error.start]:02x}"
+        return f"{whole} must be UTF-8, its {wrong}: encode it as UTF-8"
+    if not said.startswith("Number out of range"):
+        return ""
+    try:
+        name, text = next(_huge(json.loads(body, parse_float=_number)), (whole, ""))
+    except (ValueError, RecursionError):
+        return ""
+    bound = f"{sys.float_info.max:.2g}".replace("+", "")
+    return f"{name or whole} must be a number between -{bound} and {bound}, not {text[:LONGEST]}"
+
+
+class _Huge(str):
+    """The text of a number that is too large for any."""
+
+    __slots__ = ()
+
+
+def _number(text: str) -> object:
+    number = float(text)
+    return number if math.isfinite(number) else _Huge(text)
+
+
+def _huge(held: object, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(held, _Huge):
+        yield path, held
+    elif isinstance(held, dict):
+        for name, value in held.items():
+            yield from _huge(value, f"{path}.{name}" if path else name)
+    elif isinstance(held, list):
+        for number, value in enumerate(held):
+            yield from _huge(value, f"{path}[{number}]")
 
 
 def _must(what: str) -> str:
