@@ -13,7 +13,8 @@ import polars as pl
 
 from learners.errors import BrokerError, DataError, TopicError
 from streams.broker import is_embedded
-from streams.log import SCHEMA, LogAbout, LogWriter
+from streams.log import LogAbout, LogWriter
+from streams.messages import Part, frame_of_messages, part_of, reached_by, unreadable_in
 from streams.ranges import EVERYTHING, Range
 from streams.security import confluent_options
 from streams.settings import Settings
@@ -33,7 +34,6 @@ SHOWN = 4  # partitions that a message names
 
 log = logging.getLogger("everlearn.record")
 
-Part = tuple[str, int]
 Progress = Callable[[int, int], None]  # records read, records to read
 
 
@@ -112,8 +112,8 @@ class TopicReader:
             elif waiting and time.monotonic() - heard > SILENCE_SECONDS:
                 raise BrokerError(self._silence(waiting))
             records = [message for message in messages if message.error() is None]
-            reached = _reached(messages)
-            for part, base in _unreadable(messages):
+            reached = reached_by(messages)
+            for part, base in unreadable_in(messages):
                 if base >= self._passed.get(part, 0):
                     reached[part] = self._passed[part] = self._pass_over(part, base)
             at |= reached
@@ -124,7 +124,7 @@ class TopicReader:
             waiting -= {part for part in waiting if at[part] >= self._stop[part]}
             if records:
                 self.read += len(records)
-                yield self._inside(_frame(records))
+                yield self._inside(frame_of_messages(records))
 
     def _ahead(self, at: Mapping[Part, int]) -> set[Part]:
         """Tell which partitions have not come to the last of the chosen offsets."""
@@ -136,7 +136,7 @@ class TopicReader:
         stop = self.chosen.stop_time
         if stop is None:
             return set()
-        return {_part(record) for record in records if record.timestamp()[1] >= stop * 1000}
+        return {part_of(record) for record in records if record.timestamp()[1] >= stop * 1000}
 
     def _is_over(self) -> bool:
         """Whether the chosen time has passed: what arrives from now on is of later."""
@@ -276,33 +276,6 @@ class TopicReader:
             ) from error
 
 
-def _reached(messages: list[Message]) -> dict[Part, int]:
-    """Next offset of each partition after these messages; at its end, Kafka says so."""
-    from confluent_kafka import KafkaError
-
-    reached: dict[Part, int] = {}
-    for message in messages:
-        error = message.error()
-        if error is None:
-            reached[_part(message)] = (message.offset() or 0) + 1
-        elif error.code() == KafkaError._PARTITION_EOF:
-            reached[_part(message)] = message.offset() or 0
-        elif error.fatal():
-            raise BrokerError(f"reading stopped: {error.str()}; `everlearn doctor` tells more")
-    return reached
-
-
-def _unreadable(messages: list[Message]) -> Iterator[tuple[Part, int]]:
-    """Find the batches that cannot be decompressed: partition, first offset."""
-    from confluent_kafka import KafkaError
-
-    codes = (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED)
-    for message in messages:
-        error = message.error()
-        if error is not None and message.topic() and error.code() in codes:
-            yield _part(message), message.offset() or 0
-
-
 def _readable(probe: Consumer, part: Part, offset: int, base: int) -> bool:
     """Tell whether what stands at an offset is no part of the unreadable batch at `base`."""
     from confluent_kafka import TopicPartition
@@ -312,24 +285,8 @@ def _readable(probe: Consumer, part: Part, offset: int, base: int) -> bool:
     while time.monotonic() < deadline:
         messages = probe.consume(1, POLL_SECONDS)
         if messages:
-            return (part, base) not in _unreadable(messages)
+            return (part, base) not in unreadable_in(messages)
     raise BrokerError(f"{part[0]}/{part[1]} gives nothing at offset {offset}: is the broker up?")
-
-
-def _part(message: Message) -> Part:
-    return message.topic() or "", message.partition() or 0
-
-
-def _frame(messages: list[Message]) -> pl.DataFrame:
-    columns = {
-        "topic": [message.topic() for message in messages],
-        "partition": [message.partition() for message in messages],
-        "offset": [message.offset() for message in messages],
-        "timestamp": [message.timestamp()[1] for message in messages],
-        "key": [message.key() for message in messages],
-        "value": [message.value() for message in messages],
-    }
-    return pl.DataFrame(columns, schema=SCHEMA)
 
 
 def record_topics(

@@ -250,7 +250,7 @@ def test_a_folder_that_another_uses_is_left_alone(lines: Path, tmp_path: Path) -
 def test_a_replay_that_is_stopped_goes_on_from_its_checkpoint(
     lines: Path, replayed: ReplayResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.replay.BATCH", 256)
+    monkeypatch.setattr("streams.replay_sources.BATCH", 256)
     stop = threading.Event()
     part = replay_log(
         lines,

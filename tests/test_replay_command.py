@@ -214,7 +214,7 @@ def test_a_signal_ends_the_replay_command_with_a_word_on_how_to_go_on(
     def press(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
         yield lambda done, total, note: tell_to_stop(number)
 
-    monkeypatch.setattr("streams.replay.BATCH", 256)
+    monkeypatch.setattr("streams.replay_sources.BATCH", 256)
     monkeypatch.setattr("serving.progress.progress_bar", press)
     report, folder = tmp_path / "report.json", str(tmp_path / "state")
     words = ["replay", str(lines), "--report", str(report)]

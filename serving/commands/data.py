@@ -131,10 +131,8 @@ def replay(
     with --checkpoint, in several: Ctrl-C leaves a checkpoint there, too.
 
     JSON lines without event_id are given one from their number, those
-    without timestamp the time of the line before.
-
-    What is no event is counted as rejected: the exit code is 0 where
-    anything was learnt beside it, 1 where nothing was.
+    without timestamp the time of the line before. What is no event is
+    rejected: exit code 0 if anything else was learnt, 1 if nothing.
 
     \b
     Examples:
