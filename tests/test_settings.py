@@ -222,6 +222,12 @@ def test_a_wrong_setting_is_named_with_its_value_and_cure(text: str, parts: list
             "= [10] (EVERLEARN_ENGINE__TRANSITION_HALF_LIVES_SECONDS) must be a list of 2 numbers",
         ),
         ("TOPICS__CLICKS__FIELDS", "user", 'EVERLEARN_TOPICS__CLICKS__FIELDS = "user" is not JSON'),
+        (
+            "CHECKPOINT_SECONDS",
+            "nan",
+            'checkpoint_seconds = "nan" (EVERLEARN_CHECKPOINT_SECONDS): a finite number',
+        ),
+        ("HOST", "999.1.1.1", "(EVERLEARN_HOST): '999.1.1.1' is no address: give one such as"),
         ("PORT", "true", 'port = "true" (EVERLEARN_PORT) must be a whole number'),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -32,9 +33,11 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        cure = "choose another port with --port or EVERLEARN_PORT, 0 takes a free one"
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            cure = "give an address of this machine with --host or EVERLEARN_HOST"
         raise SettingsError(
-            f"the API cannot listen on {host}:{port} ({error.strerror}): "
-            "choose another port with --port or EVERLEARN_PORT, 0 takes a free one"
+            f"the API cannot listen on {host}:{port} ({error.strerror}): {cure}"
         ) from error
     listener.listen(2048)
     listener.setblocking(False)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -172,6 +173,17 @@ class Settings(BaseSettings):
             if found is None or not 0 < int(found[2]) < 65536:
                 raise ValueError(f"{address.strip()!r} is no host:port, such as 127.0.0.1:9092")
         return broker
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, host: str) -> str:
+        if ":" in host or not host.strip("0123456789."):
+            try:
+                ip_address(host)
+            except ValueError:
+                cure = "give one such as 127.0.0.1, or 0.0.0.0 for all of this machine"
+                raise ValueError(f"{host!r} is no address: {cure}") from None
+        return host
 
     @field_validator("node_name")
     @classmethod

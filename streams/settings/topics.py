@@ -30,8 +30,14 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _finite(value: object) -> object:
+    if str(value).strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        raise ValueError("a finite number is meant")
+    return value
+
+
 WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
-Number = Annotated[float, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool), BeforeValidator(_finite)]
 
 
 class TopicSettings(BaseModel):
