@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from learners.base import Recommendation
 from serving.live import Serving
 from serving.web.answers import AnonymousEvent, AnonymousEvents, AnonymousQuery, Answer, json
-from serving.web.errors import Refusal, invalid
+from serving.web.errors import Refusal, broken, invalid
 from serving.web.limits import K_DEFAULT, K_MAX, exclusions, has_body, id_in_bounds, read_json
 from serving.web.openapi import After, ItemPath, accepts, answers
 from streams.events import Impression
@@ -106,7 +106,7 @@ class RecommendToUser:
     async def is_answered(self, scope: Scope, send: Send) -> bool:
         """Answer before the framework, whose way takes as long as the answer itself.
 
-        Whatever is not the plain case, or goes wrong, is left to that way, and nothing is sent.
+        Whatever is not the plain case, or is refused, is left to that way, and nothing is sent.
         """
         path = scope.get("path", "")
         if not path.startswith(PREFIX) or scope["method"] != "GET" or "\ufffd" in path:
@@ -115,8 +115,12 @@ class RecommendToUser:
             return False  # to wait may fail, and nobody should wait twice
         try:
             body = await self.answer(path[len(PREFIX) :], scope["query_string"])
-        except Exception:
+        except Refusal:
             return False
+        except Exception as error:
+            failed = await broken(Request(scope), error)
+            await _send_json(send, bytes(failed.body), failed.status_code)
+            return True
         await _send_json(send, body)
         return True
 
@@ -134,10 +138,10 @@ class RecommendToUser:
         return body
 
 
-async def _send_json(send: Send, body: bytes) -> None:
+async def _send_json(send: Send, body: bytes, status: int = 200) -> None:
     length = str(len(body)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", length)]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

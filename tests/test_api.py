@@ -205,11 +205,15 @@ def test_unknown_paths_and_methods_answer_in_the_envelope(node: Node) -> None:
 
 
 def test_a_bug_answers_in_the_envelope(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
     def broken(*_: object, **__: object) -> None:
+        asked.append(1)
         raise ZeroDivisionError
 
     monkeypatch.setattr(node.engine, "recommend", broken)
     assert error_of(node.client.get("/recommend/ada"), 500)["code"] == "internal"
+    assert len(asked) == 1
 
 
 def test_health_of_a_node_that_has_learnt_everything(node: Node) -> None:

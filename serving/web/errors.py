@@ -21,7 +21,7 @@ from streams.words import of_bad_value
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["Refusal", "envelope", "install", "invalid"]
+__all__ = ["Refusal", "broken", "envelope", "install", "invalid"]
 
 log = logging.getLogger("everlearn.api")
 
@@ -96,7 +96,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _unprocessable)
-    app.add_exception_handler(Exception, _broken)
+    app.add_exception_handler(Exception, broken)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -130,7 +130,8 @@ async def _unprocessable(_: Request, error: Exception) -> Response:
     return envelope(422, CODES[422], told[0] if told else "the request is out of bounds", detail)
 
 
-async def _broken(request: Request, error: Exception) -> Response:
+async def broken(request: Request, error: Exception) -> Response:
+    """The answer to a request at which the server failed; the log gets the traceback."""
     log.error("a request failed: %s %s", request.method, request.url.path, exc_info=error)
     return envelope(500, CODES[500], "the server failed at this request; its log has the traceback")
 
