@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from learners.errors import SettingsError
 from serving.live import position_token
+from serving.web.http import bind
 from tests.api_nodes import TOKEN, Node, click, error_of, nodes
 
 
@@ -137,6 +139,11 @@ def test_a_number_too_large_for_any_is_named_with_its_field(node: Node) -> None:
     deep = error_of(node.client.post("/events", content=b"[" * 60_000), 422)["message"]
     assert "the body nests lists or objects too deeply" in deep
     assert message.endswith("[1].price must be a number between -1.8e308 and 1.8e308, not -1e999")
+
+
+def test_an_address_that_is_not_of_this_machine_is_blamed_not_the_port() -> None:
+    with pytest.raises(SettingsError, match=r"192\.0\.2\.1:0 .* give an address of this machine"):
+        bind("192.0.2.1", 0)
 
 
 def test_a_time_in_words_is_refused_where_a_number_is_meant(make_node: Callable[..., Node]) -> None:
