@@ -1,0 +1,93 @@
+"""The engine at its bounds: clocks that jump, half-lives, capacities, and who waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Thread
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from learners.candidates import HALF_LIVES, POPULAR, make_workspace
+from learners.engine import Engine
+from learners.prequential import LEAST
+from learners.sources.transitions import QUERY_ITEMS
+from learners.store.history import MOST_QUERY
+from learners.store.turnstile import Turnstile
+from tests.test_engine import CONFIG, batch_of, checkerboard
+
+
+@pytest.mark.parametrize("jump_seconds", [0.0, -5e8, 86400.0 * 365 * 20])
+def test_clock_jumps_and_stragglers_never_corrupt_a_sum(jump_seconds: float) -> None:
+    engine = Engine(replace(CONFIG, evaluate_one_in=1))
+    events = [(kind, user, item, 1.7e9 + time) for kind, user, item, time in checkerboard(800)]
+    late = [(kind, f"late-{user}", item, time + jump_seconds) for kind, user, item, time in events]
+    engine.learn(batch_of(events))
+    engine.learn(batch_of(late, "late"))
+    engine.learn(batch_of(events, "again"))
+    for array in engine.state().values():
+        fields = [array[name] for name in array.dtype.names] if array.dtype.names else [array]
+        assert all(np.isfinite(field.astype(np.float64)).all() for field in fields)
+    for user in ("u1", "late-u1"):
+        assert engine.recommend(user, k=1)[0].score > 0
+    figures = engine.evaluation.metrics()["blend"]
+    assert 0 < figures["mrr@20"] <= figures["hr@20"] <= 1
+
+
+def test_half_lives_may_stand_in_either_order() -> None:
+    lives = (60.0, 86_400.0)
+    config = replace(CONFIG, transition_half_lives_seconds=lives, evaluate_one_in=1)
+    engine = Engine(config)
+    spread = [(kind, user, item, 1000 * time) for kind, user, item, time in checkerboard(800)]
+    engine.learn(batch_of(spread))
+    assert all(np.isfinite(array).all() for array in engine.memory.blend)
+    assert engine.evaluation.metrics()["blend"]["mrr@20"] <= 1
+
+
+@pytest.mark.parametrize("slots", [4, 8, 64, 512])
+def test_the_work_memory_holds_whatever_the_sources_can_name(slots: int) -> None:
+    for neighbours in range(1, 80):
+        work = make_workspace(8, 8, 4, neighbours, slots, 8, 16)
+        most = neighbours * 20 + 2 * QUERY_ITEMS * slots + MOST_QUERY + HALF_LIVES * POPULAR
+        assert len(work.item) > most
+
+
+def test_capacity_is_stated_before_anything_is_learnt() -> None:
+    small, large = Engine(CONFIG), Engine(replace(CONFIG, users=400))
+    assert 0 < small.capacity_bytes() < large.capacity_bytes()
+
+
+class Crowded(Turnstile):
+    """A turnstile at which somebody always waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = 0
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self.turns += 1
+        self.waiting[0] = 1
+
+
+def test_who_waits_is_let_through_and_changes_nothing() -> None:
+    alone, crowded = Engine(CONFIG), Engine(CONFIG)
+    crowded._turn = turnstile = Crowded()
+    for engine in (alone, crowded):
+        engine.learn(batch_of(checkerboard(1000)))
+    assert turnstile.turns == -(-1000 // LEAST)
+    assert crowded.fingerprint() == alone.fingerprint()
+    assert crowded.report() == alone.report()
+
+
+def test_a_thread_that_has_to_wait_says_so() -> None:
+    turnstile = Turnstile()
+    with turnstile:
+        asker = Thread(target=lambda: turnstile.__enter__())
+        asker.start()
+        deadline = monotonic() + 10
+        while not turnstile.waiting[0]:
+            assert monotonic() < deadline
+    asker.join(10)
+    assert not asker.is_alive()
