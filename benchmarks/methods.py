@@ -47,8 +47,10 @@ def faust_agent(job: Figures, watch: Stopwatch) -> Figures:
     """A plain agent on the topic that does nothing with its bytes; settings are Faust's own."""
     import faust
 
+    folder = tempfile.TemporaryDirectory(prefix="everlearn-bench-")  # Faust makes one of its own
     app = faust.App(
         "bench-faust-agent",
+        datadir=folder.name,
         broker=f"kafka://{job['broker']}",
         web_enabled=False,
         autodiscover=False,
@@ -76,6 +78,7 @@ def faust_agent(job: Figures, watch: Stopwatch) -> Figures:
         await app.stop()
 
     _run(run())
+    folder.cleanup()
     return {}
 
 
