@@ -76,7 +76,7 @@ def _answer(
         asked = ask_user(history, work, user, now)
     touched = _drop(work, gather(models, work, asked), hidden, excluded)
     kept = rank(models, blend, work, asked, touched, most)
-    column, items, largest = work.column, work.item, work.largest
+    column, largest = work.column, work.largest
     following = TINY
     for i in range(touched):
         both = column[FORWARD_SLOW, i] + BACKWARD_SHARE * column[BACKWARD, i]
@@ -91,10 +91,10 @@ def _answer(
     for i in range(kept):
         place = work.candidate[order[i]]
         both = column[FORWARD_SLOW, place] + BACKWARD_SHARE * column[BACKWARD, place]
-        rows[i] = items[place]
+        rows[i] = work.chosen[order[i]]
         parts[i, 0] = column[KNN, place] / max(largest[KNN], TINY)
         parts[i, 1] = both / following
-        parts[i, 2] = weight[items[place], SCORED_LIFE] / peak
+        parts[i, 2] = weight[rows[i], SCORED_LIFE] / peak
     return rows, shares / max(shares.sum(), 1e-300), parts
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import EngineConfig
-from learners.jit import jit, prefetch
+from learners.jit import LINE, jit, prefetch
 from learners.selection import keep_best
 from learners.sources import neighbours, transitions
 from learners.sources.popularity import PopularityState
@@ -39,7 +39,6 @@ PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2], np.float32)  # of each column's s
 PRESCORE_POPULAR = 0.02  # of its share of the largest count at each half-life
 PRESCORE_REPEAT = np.float32(0.05)
 AHEAD = 16  # records that are asked for before their turn
-LINE = 16  # 32-bit values in a cache line
 TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something

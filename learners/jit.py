@@ -25,10 +25,11 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["are_compiled", "cache_folder", "jit", "jit_brief", "note_compiled", "prefetch"]
+__all__ = ["LINE", "are_compiled", "cache_folder", "jit", "jit_brief", "note_compiled", "prefetch"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+LINE = 16  # 32-bit values in a cache line, which is what `prefetch` asks for
 # Checkouts share the folder: each change of a kernel begins a cache of some 10 MB.
 KEPT_CACHES, KEPT_SECONDS = 24, 14 * 86400.0
 

@@ -99,9 +99,9 @@ def _source_rank(work: Workspace, source: int, touched: int, item: int, seen: in
     Leaves the scores in `work.value`.
     """
     items, column, value = work.item, work.column, work.value
-    for i in range(touched):
-        value[i] = column[KNN, i]
-    if source == TRANSITIONS:
+    if source == NEIGHBOURS:
+        value[:touched] = column[KNN, :touched]
+    else:
         share = np.float32(BACKWARD_SHARE)
         for i in range(touched):
             value[i] = column[FORWARD_SLOW, i] + share * column[BACKWARD, i]

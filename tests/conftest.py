@@ -12,6 +12,7 @@ from learners.errors import BrokerError
 from streams.apache import ApacheKafka, fetch_jars, is_available
 from streams.broker import EmbeddedBroker
 from streams.broker import free_port as find_free_port
+from tests.api_nodes import Node, nodes
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -70,3 +71,10 @@ def prefix() -> str:
 def free_port() -> Callable[[], int]:
     """Find a free port of 127.0.0.1, for a server that starts in a moment."""
     return find_free_port
+
+
+@pytest.fixture(scope="module")
+def make_node() -> Iterator[Callable[..., Node]]:
+    """Start nodes that answer over HTTP, with a log in memory; they end with the module."""
+    with nodes() as make:
+        yield make

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import quote
 
 import msgspec
 import pytest
 
-from tests.api_nodes import ITEMS, Node, click, error_of, nodes, shopping
+from tests.api_nodes import ITEMS, Node, click, error_of, shopping
 from tests.fakes import START
-
-
-@pytest.fixture(scope="module")
-def make_node() -> Iterator[Callable[..., Node]]:
-    with nodes() as make:
-        yield make
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import quote
 
 import msgspec
@@ -15,13 +15,7 @@ from hypothesis import strategies as st
 from learners.errors import SettingsError
 from serving.live import position_token
 from serving.web.http import bind
-from tests.api_nodes import TOKEN, Node, click, error_of, nodes
-
-
-@pytest.fixture(scope="module")
-def make_node() -> Iterator[Callable[..., Node]]:
-    with nodes() as make:
-        yield make
+from tests.api_nodes import TOKEN, Node, click, error_of
 
 
 @pytest.fixture

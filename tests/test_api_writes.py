@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,14 +11,8 @@ import msgspec
 import pytest
 
 from serving.live import position_token
-from tests.api_nodes import TOKEN, Node, click, error_of, nodes
+from tests.api_nodes import TOKEN, Node, click, error_of
 from tests.fakes import START
-
-
-@pytest.fixture(scope="module")
-def make_node() -> Iterator[Callable[..., Node]]:
-    with nodes() as make:
-        yield make
 
 
 @pytest.fixture

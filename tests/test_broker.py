@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from serving.cli import app
 from streams import apache
 from streams.apache import ApacheKafka, fetch_jars, is_available
 from streams.broker import EmbeddedBroker, broker_apis, check_port, free_port, is_embedded
+from tests.waiting import runs, until
 
 
 def children(process: int) -> list[int]:
@@ -31,22 +30,6 @@ def children(process: int) -> list[int]:
 
 def name_of(process: int) -> str:
     return Path(f"/proc/{process}/comm").read_text()
-
-
-def runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def publish(address: str, topic: str, values: list[bytes]) -> None:

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from serving.metrics import Metrics
 from streams.scratch import scratch_folder
 from streams.simulate import Simulated
 from tests.fakes import EngineWithFigures, NodeInMemory
+from tests.waiting import runs, until
 
 START_SECONDS = 90.0  # the kernels may have to be compiled
 
@@ -156,20 +156,6 @@ def children(process: int) -> list[int]:
         if int(fields.split()[1]) == process and fields.split()[0] != "Z":
             found.append(int(name.split()[0]))
     return found
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def runs(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def wait_for_line(running: subprocess.Popen[str], part: str) -> None:

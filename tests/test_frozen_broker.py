@@ -14,7 +14,7 @@ import pytest
 
 from learners.errors import DeliveryError
 from streams.publisher import Publisher
-from tests.test_producer import until
+from tests.waiting import until
 
 
 def test_an_impatient_message_does_not_wait_for_a_broker_that_never_answers(

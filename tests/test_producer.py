@@ -27,6 +27,7 @@ from streams.events import Click
 from streams.producer import EventProducer
 from streams.publisher import Publisher
 from streams.settings import Settings
+from tests.waiting import until
 
 USERS = [f"user-{number}" for number in range(40)]
 
@@ -45,13 +46,6 @@ def read(address: str, topic: str, count: int) -> list[Message]:
         return consumer.consume(count, timeout=30)
     finally:
         consumer.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def java_partition(user: str) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source, no_pause
-from learners.jit import jit, prefetch
+from learners.jit import LINE, jit, prefetch
 from learners.store.rows import Rows, make_rows, refill, release, reserve, settle
 from learners.vector import find, smallest
 
@@ -35,7 +35,6 @@ QUERY_ITEMS = 10  # distinct items of a query that are looked up
 BACKWARD_SHARE = 0.5  # of a backward weight, where one score is wanted
 REBASE_AFTER = 60.0  # half-lives; 2^60 is far from the largest float32
 ROWS_AT_ONCE = 20_000  # swept before others may ask
-LINE = 16  # 32-bit values in a cache line
 COLUMNS = ("item", "slow", "fast")  # of an entry
 
 
