@@ -28,6 +28,7 @@ from learners.base import (
     Recommendation,
     UserView,
 )
+from learners.capacity import parts_of
 from learners.drift import HitRateDrift
 from learners.evaluate import Prequential
 from learners.prequential import SOURCES, Events, Tested, test_then_learn
@@ -280,8 +281,8 @@ class Engine:
         }
 
     def capacity_bytes(self) -> int:
-        """Return the bytes that all arrays take when every capacity is used up."""
-        return self.memory.capacity_bytes() + self.evaluation.covered.nbytes
+        """Return the bytes that it may come to take, as `capacity` counts them."""
+        return sum(parts_of(self).values())
 
     def live_state(self) -> dict[str, NDArray[np.generic] | Deferred]:
         """Return the learnt state as views of what goes on changing: copy before learning on."""

@@ -25,6 +25,8 @@ CODECS = ("gzip", "snappy", "lz4", "zstd")
 # No clock that is right shows a time before this program was written.
 EARLIEST_SECONDS = 1_735_689_600.0
 AHEAD_SECONDS = 300.0
+MOST_PARTS = 4  # of the memory that are named
+PROGRAM_BYTES = 304 << 20  # a node's libraries and compiled kernels, before anything is learnt
 ANSWER_SECONDS = 10.0  # a node may take five until a fingerprint is worth its while
 CLOCK_CURE = "set the clock of this machine (NTP), or those of the producers"
 
@@ -221,13 +223,19 @@ def _checkpoint(folder: Path) -> Iterator[Check]:
 
 
 def _memory(settings: Settings) -> Iterator[Check]:
+    from learners.capacity import copy_bytes, parts_of
     from learners.engine import Engine
 
-    needed = 2 * Engine(settings.engine).capacity_bytes()
-    there = _memory_bytes()
-    value = f"{needed / 1e9:.1f} GB at full capacity, of {there / 1e9:.1f} GB"
-    value += " (the copy for checkpoints counted, the texts of ids not)"
-    if needed > there:
+    engine = Engine(settings.engine)
+    parts, copy, there = parts_of(engine), copy_bytes(engine), _memory_bytes()
+    needed = sum(parts.values())
+    largest = sorted(parts, key=parts.__getitem__, reverse=True)[:MOST_PARTS]
+    told = ", ".join(f"{name} {parts[name] / 2**20:,.0f} MiB" for name in largest)
+    value = (
+        f"{needed / 2**30:.2f} GiB at full capacity ({told}), {copy / 2**30:.2f} for the copy of a "
+        f"checkpoint and {PROGRAM_BYTES / 2**30:.2f} for the program, of {there / 2**30:.2f} GiB"
+    )
+    if needed + copy + PROGRAM_BYTES > there:
         yield Check("warn", "memory", value, "lower engine.users, items or sessions")
     else:
         yield Check("ok", "memory", value)

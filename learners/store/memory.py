@@ -143,13 +143,6 @@ class Memory:
         self.items.free(map(int, rows))
         return rows
 
-    def capacity_bytes(self) -> int:
-        """Return the bytes of all arrays at full capacity."""
-        parts = (self.history, self.near.arrays, self.near.sessions, self.following.arrays)
-        others = (self.popular.arrays, self.blend, self.ledger, self.work)
-        indexes = (self.users.index, self.items.index)
-        return sum(_bytes(part) for part in (*parts, *others, *indexes))
-
     def parts(self) -> dict[str, dict[str, NDArray[np.generic] | Deferred]]:
         """Return the state by part, the used rows only."""
         n = self.users.used
@@ -188,9 +181,3 @@ class Memory:
         load_blend(self.blend, parts["blend"])
         self.ledger.known[...] = parts["known"]["ids"]
         self.ledger.filled[...] = parts["known"]["filled"]
-
-
-def _bytes(part: Any) -> int:
-    if isinstance(part, np.ndarray):
-        return int(part.nbytes)
-    return sum(_bytes(each) for each in part)

@@ -1,0 +1,109 @@
+"""Asking the kernels alone, many users in one call, so that no figure has Python's share in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.blend import Blend
+from learners.blend import score as score_candidates
+from learners.candidates import Models, Workspace, choose, gather
+from learners.engine import Engine
+from learners.features import describe
+from learners.jit import jit
+from learners.prequential import ask_user
+from learners.store.history import History
+
+__all__ = ["STAGES", "best_seconds", "query_figures", "stage_microseconds"]
+
+STAGES = ("gather", "choose", "features", "score")  # of a scored query, in this order
+
+
+@jit
+def _ask_all(
+    history: History,
+    models: Models,
+    blend: Blend,
+    work: Workspace,
+    users: NDArray[np.int64],
+    now: float,
+    most: int,
+    stages: int,
+) -> int:
+    """Go through the first `stages` of a query of each user row; return how many items it met."""
+    met = 0
+    for i in range(len(users)):
+        asked = ask_user(history, work, users[i], now)
+        touched = gather(models, work, asked)
+        met += touched
+        if stages < 2:
+            continue
+        kept = choose(models, work, asked, touched, most)
+        if stages < 3:
+            continue
+        describe(models, work, asked, kept)
+        if stages < 4:
+            continue
+        score_candidates(blend, work.feature, kept, work.hidden, work.score)
+    return met
+
+
+def best_seconds(job: Callable[[], object], runs: int) -> float:
+    """Return the least time of some runs: what a job takes where nothing disturbs it."""
+    best = np.inf
+    for _ in range(runs):
+        started = time.perf_counter()
+        job()
+        best = min(best, time.perf_counter() - started)
+    return float(best)
+
+
+def stage_microseconds(engine: Engine, users: Sequence[str], runs: int) -> dict[str, float]:
+    """Microseconds of each stage of a scored query, of all together, and how many items it meets.
+
+    A stage is the best run that goes so far less the best that ends before it.
+    """
+    memory = engine.memory
+    rows = np.array([memory.users.row(user) for user in users])
+
+    def ask(stages: int) -> int:
+        return _ask_all(
+            memory.history,
+            memory.models,
+            memory.blend,
+            memory.work,
+            rows,
+            engine.clock,
+            engine.config.candidates,
+            stages,
+        )
+
+    met = ask(len(STAGES))  # compiles, or loads what was compiled
+    until = [0.0]
+    for stages in range(1, len(STAGES) + 1):
+        seconds = best_seconds(lambda stages=stages: ask(stages), runs)  # type: ignore[misc]
+        until.append(1e6 * seconds / len(rows))
+    each = {
+        f"{name}_us": round(after - before, 2)
+        for name, before, after in zip(STAGES, until, until[1:], strict=False)
+    }
+    return {"kernel_us": round(until[-1], 2), **each, "items_met": round(met / len(rows), 1)}
+
+
+def query_figures(engine: Engine, users: Sequence[str], runs: int) -> dict[str, float]:
+    """`Engine.recommend` for each user in turn: the median, and the mean of the best run."""
+    seconds = np.empty((runs, len(users)))
+    for run in seconds:
+        for i, user in enumerate(users):
+            started = time.perf_counter()
+            engine.recommend(user, k=10)
+            run[i] = time.perf_counter() - started
+    best = seconds[seconds.sum(axis=1).argmin()]
+    return {
+        "recommend_median_us": round(1e6 * float(np.median(best)), 2),
+        "recommend_mean_us": round(1e6 * float(best.mean()), 2),
+        "recommend_p99_us": round(1e6 * float(np.percentile(best, 99)), 2),
+    }
