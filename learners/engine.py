@@ -35,6 +35,7 @@ from learners.prequential import SOURCES, Events, Tested, test_then_learn
 from learners.store.catalogue import Catalogue
 from learners.store.ledger import admit, with_room
 from learners.store.memory import Memory
+from learners.store.texts import Texts, keys_64
 from learners.store.turnstile import Turnstile
 
 __all__ = ["Engine"]
@@ -114,10 +115,11 @@ class Engine:
         kinds = batch.kind[places]
         named = places[(kinds <= PURCHASE) | (kinds == ITEM)]
         memory = self.memory
+        all_items, all_users = Texts.of(batch.item), Texts.of(batch.user)
         while len(named):
             acts = batch.kind[named] <= PURCHASE
-            items = _take(batch.item, named)
-            users = _take(batch.user, named[acts])
+            items = all_items.take(named)
+            users = all_users.take(named[acts])
             reach = memory.items.room(items)
             if (most_acts := memory.users.room(users)) < len(users):
                 reach = min(reach, int(np.flatnonzero(acts)[most_acts]))
@@ -133,8 +135,8 @@ class Engine:
         batch: Batch,
         places: NDArray[np.int64],
         acts: NDArray[np.bool_],
-        items: Sequence[str],
-        users: Sequence[str],
+        items: Texts,
+        users: Texts,
     ) -> None:
         memory = self.memory
         count = memory.events + np.cumsum(acts)
@@ -148,14 +150,14 @@ class Engine:
             return
         user_rows = memory.users.assign(users[: len(acting)])
         memory.users.last_seen[user_rows] = count[acts]
-        sessions = _take(batch.session, acting)
+        sessions = Texts.of(batch.session).take(acting)
         sampled = batch.event_hash[acting] % np.uint64(self.config.evaluate_one_in) == 0
         events = Events(
             user_rows,
             rows[acts],
             batch.kind[acting],
             batch.timestamp[acting],
-            memory.session_keys(sessions),
+            keys_64(sessions),
             sampled,
         )
         self._test_then_learn(events)
@@ -328,13 +330,6 @@ class Engine:
         Positions and ledger are left out: the same events from another log give the same answers.
         """
         return fingerprint_of(self.state())
-
-
-def _take(column: Sequence[str], places: NDArray[np.int64]) -> Sequence[str]:
-    """Return some places of a column, in order; nearly always one run of it."""
-    if len(places) and places[-1] - places[0] == len(places) - 1:
-        return column[places[0] : places[-1] + 1]
-    return [column[place] for place in places]
 
 
 def fingerprint_of(state: Mapping[str, NDArray[np.generic]]) -> str:

@@ -20,12 +20,24 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["LINE", "are_compiled", "cache_folder", "jit", "jit_brief", "note_compiled", "prefetch"]
+__all__ = [
+    "LINE",
+    "are_compiled",
+    "cache_folder",
+    "jit",
+    "jit_brief",
+    "load_32",
+    "load_64",
+    "multiply_wide",
+    "note_compiled",
+    "prefetch",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +58,10 @@ def cache_folder() -> Path:
 
 def _sources() -> list[Path]:
     """Find the modules that hold kernels."""
-    modules = sorted(Path(__file__).parent.rglob("*.py"))
+    packages = Path(__file__).parents[1]
+    modules = sorted(
+        path for name in ("learners", "streams") for path in (packages / name).rglob("*.py")
+    )
     return [path for path in modules if b"@jit" in path.read_bytes()]
 
 
@@ -134,3 +149,45 @@ def _prefetch(typing_context: Any, array: types.Array, index: types.Integer) -> 
 
 
 prefetch = cast("Callable[[NDArray[Any], int], None]", intrinsic(_prefetch))
+
+
+def _load(bits: int) -> Any:
+    """Make what reads `bits` bits, little-endian, from any byte of an array, as a uint64."""
+
+    def load(typing_context: Any, array: types.Array, index: types.Integer) -> Any:
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            values, at = arguments
+            start = context.make_array(signature.args[0])(context, builder, values).data
+            kind = ir.IntType(bits)
+            place = builder.bitcast(builder.gep(start, [at]), kind.as_pointer())
+            word = builder.load(place)
+            word.align = 1
+            return word if bits == 64 else builder.zext(word, ir.IntType(64))
+
+        return types.uint64(array, types.intp), build
+
+    return intrinsic(load)
+
+
+load_32 = cast("Callable[[NDArray[np.uint8], int], np.uint64]", _load(32))
+load_64 = cast("Callable[[NDArray[np.uint8], int], np.uint64]", _load(64))
+
+
+def _multiply_wide(typing_context: Any, a: types.Integer, b: types.Integer) -> Any:
+    """Multiply two uint64; return the low and the high half of the product."""
+    pair = types.UniTuple(types.uint64, 2)  # type: ignore[no-untyped-call]
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide, narrow = ir.IntType(128), ir.IntType(64)
+        x, y = (builder.zext(argument, wide) for argument in arguments)
+        product = builder.mul(x, y)
+        low = builder.trunc(product, narrow)
+        high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), narrow)
+        return context.make_tuple(builder, signature.return_type, (low, high))
+
+    return pair(types.uint64, types.uint64), build
+
+
+multiply_wide = cast(
+    "Callable[[np.uint64, np.uint64], tuple[np.uint64, np.uint64]]", intrinsic(_multiply_wide)
+)

@@ -1,26 +1,67 @@
-"""Events as the columns that the engine learns."""
+"""Records and events as columns: what the gate reads, and what the engine learns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from learners.base import ITEM, KINDS, PURCHASE, Batch, CatalogueEntry
-from streams.events import EVENT_TYPES, Click, Event, Item
-from streams.order import KafkaRecord, label
+from learners.base import KINDS, Batch, CatalogueEntry
+from learners.store.texts import Texts
+from streams.events import EVENT_TYPES, Event, Item
+from streams.order import KafkaRecord, TopicPart, label
+from streams.scan import Scanned
 
-__all__ = ["batch_of"]
+__all__ = ["Columns", "batch_of", "columns_of"]
 
 KIND_OF = {EVENT_TYPES[name]: code for code, name in enumerate(KINDS)}
+TEXTS = ("user", "item", "session")  # of an event, as the rows of `Scanned.start`
+
+_part_of = attrgetter("topic", "partition")
+_time_of = attrgetter("timestamp")
+
+
+class Columns(NamedTuple):
+    """Records in the order in which they are learnt; those of a partition by rising offset."""
+
+    parts: list[TopicPart]  # each once
+    log: NDArray[np.int32]  # (n,) place in `parts`
+    times: NDArray[np.float64]  # (n,) record times, seconds UTC
+    data: NDArray[np.uint8]  # all values, one after the other; nothing for one that is absent
+    start: NDArray[np.int64]  # (n,) where each value begins in `data`
+    stop: NDArray[np.int64]  # (n,)
+    next_offsets: list[int]  # by place in `parts`
+
+
+def columns_of(records: Sequence[KafkaRecord]) -> Columns:
+    """Return records as columns."""
+    n = len(records)
+    named = list(map(_part_of, records))
+    number = {part: place for place, part in enumerate(dict.fromkeys(named))}
+    log = np.fromiter(map(number.__getitem__, named), np.int32, n)
+    last = np.zeros(len(number), np.int64)
+    last[log] = np.arange(n)
+    values = [record.value or b"" for record in records]
+    stop = np.cumsum(np.fromiter(map(len, values), np.int64, n))
+    return Columns(
+        parts=list(number),
+        log=log,
+        times=np.fromiter(map(_time_of, records), np.float64, n) / 1000,
+        data=np.frombuffer(b"".join(values), np.uint8),
+        start=np.concatenate([[0], stop])[:-1],
+        stop=stop,
+        next_offsets=[records[place].offset + 1 for place in last.tolist()],
+    )
 
 
 def batch_of(
-    records: Sequence[KafkaRecord],
-    events: Sequence[Event | None],
+    columns: Columns,
+    scanned: Scanned,
+    others: Mapping[int, Event | None],
     watermarks: Mapping[str, float],
     rejected: Mapping[str, int],
 ) -> Batch:
@@ -28,61 +69,61 @@ def batch_of(
 
     Parameters
     ----------
-    records
-        In the order in which they are learnt; those of a partition by rising offset.
-    events
-        The event of each record, `None` where it is rejected.
+    columns
+        The records.
+    scanned
+        What the kernel read of them; it is completed with the other events.
+    others
+        The event of each record, by place, that the kernel left alone; `None` where it is rejected.
     watermarks
         Running maximum of record times before these records (seconds), by partition label.
     rejected
         How many records are rejected, by reason.
     """
-    parts = [(record.topic, record.partition) for record in records]
-    number = {part: index for index, part in enumerate(dict.fromkeys(parts))}
-    log = np.fromiter([number[part] for part in parts], np.int32, len(parts))
-    logs = [label(*part) for part in number]
-    offsets = dict(zip(parts, [record.offset for record in records], strict=True))
-    good = [event for event in events if event is not None]
-    n = len(good)
-    kind = np.fromiter([KIND_OF[type(event)] for event in good], np.uint8, n)
-    user, item, session = _texts(good, kind)
+    good = {place: event for place, event in others.items() if event is not None}
+    data = _complete(scanned, columns.data, good) if good else columns.data
+    kept = slice(None) if len(good) == len(others) else np.flatnonzero(scanned.sound)
+    logs = [label(*part) for part in columns.parts]
+    user, item, session = (
+        Texts(data, start[kept], stop[kept])
+        for start, stop in zip(scanned.start, scanned.stop, strict=True)
+    )
     return Batch(
-        kind=kind,
+        kind=scanned.kind[kept],
         user=user,
         item=item,
         session=session,
-        timestamp=np.fromiter([event.timestamp for event in good], np.float64, n),
-        event_hash=_hashes(good),
-        log=log if n == len(log) else log[[event is not None for event in events]],
+        timestamp=scanned.timestamp[kept],
+        event_hash=scanned.event_hash[kept],
+        log=columns.log[kept],
         logs=logs,
-        catalogue={int(i): _entry(cast(Item, good[i])) for i in np.flatnonzero(kind == ITEM)},
-        positions={label(*part): offset + 1 for part, offset in offsets.items()},
-        watermarks=_watermarks(records, log, logs, watermarks),
+        catalogue={
+            int(np.count_nonzero(scanned.sound[:place])): _entry(event)
+            for place, event in good.items()
+            if isinstance(event, Item)
+        },
+        positions=dict(zip(logs, columns.next_offsets, strict=True)),
+        watermarks=_watermarks(columns, logs, watermarks),
         rejected=dict(rejected),
     )
 
 
-def _texts(
-    events: Sequence[Event], kind: NDArray[np.uint8]
-) -> tuple[list[str], list[str], list[str]]:
-    if kind.max(initial=0) <= PURCHASE:
-        acts = cast("Sequence[Click]", events)
-        return (
-            [act.user for act in acts],
-            [act.item for act in acts],
-            [act.session or "" for act in acts],
-        )
+def _complete(
+    scanned: Scanned, data: NDArray[np.uint8], events: Mapping[int, Event]
+) -> NDArray[np.uint8]:
+    """Enter events that came as objects; return the buffer with their texts behind the others'."""
+    places = list(events)
     # Impressions name the session they were shown in; only clicks and purchases are learnt from.
-    return (
-        [getattr(event, "user", "") for event in events],
-        [getattr(event, "item", "") for event in events],
-        [getattr(event, "session", None) or "" for event in events],
-    )
-
-
-def _hashes(events: Sequence[Event]) -> NDArray[np.uint64]:
-    ids = [event.event_id.encode() for event in events]
-    return np.fromiter(map(xxh3_64_intdigest, ids), np.uint64, len(ids))
+    names = [getattr(event, name, None) or "" for event in events.values() for name in TEXTS]
+    texts = Texts.of(names)
+    scanned.start[:, places] = (texts.start + len(data)).reshape(-1, len(TEXTS)).T
+    scanned.stop[:, places] = (texts.stop + len(data)).reshape(-1, len(TEXTS)).T
+    scanned.kind[places] = [KIND_OF[type(event)] for event in events.values()]
+    scanned.timestamp[places] = [event.timestamp for event in events.values()]
+    hashes = [xxh3_64_intdigest(event.event_id.encode()) for event in events.values()]
+    scanned.event_hash[places] = np.array(hashes, np.uint64)
+    scanned.sound[places] = True
+    return np.concatenate([data, texts.data])
 
 
 def _entry(item: Item) -> CatalogueEntry:
@@ -97,13 +138,9 @@ def _entry(item: Item) -> CatalogueEntry:
 
 
 def _watermarks(
-    records: Sequence[KafkaRecord],
-    log: NDArray[np.int32],
-    logs: Sequence[str],
-    before: Mapping[str, float],
+    columns: Columns, logs: Sequence[str], before: Mapping[str, float]
 ) -> dict[str, float]:
     """Running maximum of record times (seconds) after these records, by partition label."""
-    times = np.fromiter([record.timestamp for record in records], np.float64, len(records)) / 1000
     after = np.array([before.get(name, -np.inf) for name in logs])
-    np.maximum.at(after, log, times)
+    np.maximum.at(after, columns.log, columns.times)
     return dict(zip(logs, after.tolist(), strict=True))

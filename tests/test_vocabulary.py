@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learners.store.index import hashes_of, insert, look_up, make_index, remove
+from learners.store.index import insert, look_up, make_index, remove
+from learners.store.texts import hashes_128
 from learners.store.vocab import Vocabulary
 
 
@@ -66,4 +67,4 @@ def test_any_text_may_be_asked_for(name: str) -> None:
     vocabulary = Vocabulary(4)
     vocabulary.assign(["a", "b"])
     assert vocabulary.row(name) == -1
-    assert hashes_of([name]).shape == (1, 2)
+    assert hashes_128([name]).shape == (1, 2)

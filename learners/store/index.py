@@ -9,16 +9,14 @@ built anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from learners.jit import jit, jit_brief, prefetch
 
-__all__ = ["Index", "fill", "hashes_of", "insert", "look_up", "make_index", "remove"]
+__all__ = ["Index", "fill", "insert", "look_up", "make_index", "remove"]
 
 AHEAD = 8  # look-ups whose first cache line is asked for before their turn
 
@@ -34,16 +32,6 @@ def make_index(capacity: int) -> Index:
     """Return an empty index with room for `capacity` ids."""
     slots = 1 << (2 * max(capacity, 1) - 1).bit_length()
     return Index(np.zeros((slots, 2), np.uint64), np.zeros(slots, np.int32))
-
-
-def hashes_of(names: Sequence[str]) -> NDArray[np.uint64]:
-    """Return the 128-bit hashes of ids, (n, 2)."""
-    try:
-        encoded = map(str.encode, names)
-        joined = b"".join(map(xxhash.xxh3_128_digest, encoded))
-    except UnicodeEncodeError:  # half of a surrogate pair, in something asked for
-        joined = b"".join(xxhash.xxh3_128_digest(n.encode("utf-8", "surrogatepass")) for n in names)
-    return np.frombuffer(joined, np.uint64).reshape(-1, 2)
 
 
 @jit

@@ -6,12 +6,11 @@ it is first written, so the use grows with the data and the bound is known befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from learners.base import Deferred, EngineConfig
@@ -91,17 +90,6 @@ class Memory:
             ),
             Models(near.sessions, near.arrays, following.arrays, popular.arrays),
         )
-
-    def session_keys(self, sessions: Sequence[str]) -> NDArray[np.uint64]:
-        """Return a hash of each event's own session, 0 where it names none."""
-        if not any(sessions):
-            return np.zeros(len(sessions), np.uint64)
-        keys = np.fromiter(
-            map(xxhash.xxh3_64_intdigest, map(str.encode, sessions)), np.uint64, len(sessions)
-        )
-        if not all(sessions):
-            keys[[not name for name in sessions]] = 0
-        return keys
 
     def erase(self, user: str) -> None:
         """Remove a user: the history, their sessions, and the id itself."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from learners.base import Deferred
 from learners.store.encoding import encode_list
-from learners.store.index import fill, hashes_of, insert, look_up, make_index, remove
+from learners.store.index import fill, insert, look_up, make_index, remove
+from learners.store.texts import hashes_128
 
 __all__ = ["Vocabulary"]
 
@@ -60,7 +61,7 @@ class Vocabulary:
 
     def _look_up(self, names: Sequence[str]) -> NDArray[np.int32]:
         rows = np.empty(len(names), np.int32)
-        look_up(self.index, hashes_of(names), rows)
+        look_up(self.index, hashes_128(names), rows)
         return rows
 
     def room(self, names: Sequence[str]) -> int:
@@ -78,7 +79,7 @@ class Vocabulary:
 
     def assign(self, names: Sequence[str]) -> NDArray[np.int32]:
         """Return the rows of `names` (n,), handing out new ones in order; there must be room."""
-        hashes, rows = hashes_of(names), np.empty(len(names), np.int32)
+        hashes, rows = hashes_128(names), np.empty(len(names), np.int32)
         if look_up(self.index, hashes, rows):
             new: dict[str, int] = {}
             for place in np.flatnonzero(rows < 0).tolist():
@@ -111,7 +112,7 @@ class Vocabulary:
     def free(self, rows: Iterable[int]) -> None:
         """Forget rows; they are handed out again."""
         rows = list(rows)
-        remove(self.index, hashes_of([self.ids[row] for row in rows]))
+        remove(self.index, hashes_128([self.ids[row] for row in rows]))
         for row in rows:
             self.ids[row] = ""
             self.last_seen[row] = 0
@@ -132,6 +133,6 @@ class Vocabulary:
         self._free = [int(row) for row in state["free"]]
         self.index.row[:] = 0
         rows = np.delete(np.arange(len(self.ids)), self._free)
-        fill(self.index, hashes_of([self.ids[row] for row in rows]), rows)
+        fill(self.index, hashes_128([self.ids[row] for row in rows]), rows)
         self.last_seen[:] = 0
         self.last_seen[: self.used] = state["last_seen"]
