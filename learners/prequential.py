@@ -41,6 +41,7 @@ __all__ = [
     "Events",
     "Tested",
     "ask_user",
+    "note_ranks",
     "rank",
     "test_then_learn",
 ]
@@ -144,18 +145,20 @@ def _blend_rank(work: Workspace, kept: int, covered: NDArray[np.uint8], target: 
 
 
 @jit
-def _test(
+def note_ranks(
     models: Models,
-    blend: Blend,
     work: Workspace,
-    asked: Asked,
+    touched: int,
+    kept: int,
     item: int,
-    most: int,
     ranks: NDArray[np.float64],
     covered: NDArray[np.uint8],
-) -> None:
-    touched = gather(models, work, asked)
-    kept = rank(models, blend, work, asked, touched, most)
+) -> int:
+    """Note where each source, and the blend that has just scored, rank an item.
+
+    Fills `ranks` (sources,) and marks the lists in `covered` (sources, items); returns the item's
+    place among the candidates, -1 where it is none.
+    """
     target = find(work.chosen, 0, kept, item)
     popular = models.popularity
     ranks[BLEND] = _blend_rank(work, kept, covered[BLEND], target)
@@ -168,6 +171,23 @@ def _test(
             covered[POPULARITY, popular.top[SCORED_LIFE, place] - 1] = 1
     if popular.item[item].events == 0:
         ranks[:] = np.inf
+    return target
+
+
+@jit
+def _test(
+    models: Models,
+    blend: Blend,
+    work: Workspace,
+    asked: Asked,
+    item: int,
+    most: int,
+    ranks: NDArray[np.float64],
+    covered: NDArray[np.uint8],
+) -> None:
+    touched = gather(models, work, asked)
+    kept = rank(models, blend, work, asked, touched, most)
+    target = note_ranks(models, work, touched, kept, item, ranks, covered)
     if target >= 0:
         scorer.learn_one(blend, work.feature, kept, work.hidden, work.score, target)
 
