@@ -91,6 +91,7 @@ def run(
             for method in wanted:
                 figures = _figures(outcome, names.index(method), method)
                 about = {"protocol": protocol, **figures, "sample": sample}
+                about["constants"] = outcome.constants
                 yield make_row("ader", method, about, seconds)
 
 

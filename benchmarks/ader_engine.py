@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ class EngineContestant:
 
     def __init__(self, stream: Stream, config: EngineConfig) -> None:
         self.stream = stream
+        defaults = asdict(EngineConfig())
+        told = asdict(config).items()
+        self.constants = {name: value for name, value in told if value != defaults[name]}
         self.config = replace(
             config,
             users=int(stream.session.max()) + 1,

@@ -2,8 +2,9 @@
 
 *per_period*: for cycle t = 1, 2, ... periods 0 to t-1 are learnt, then all of period t is tested
 and nothing learnt meanwhile. Clicks on items never learnt are dropped from the test, then sessions
-of one click. *per_event*: each click of period t is tested and at once learnt; it is a target if
-its item was clicked before.
+of one click. Who learns from queries does so in a first test that counts for nothing, on the end of
+period 0, and from each period's queries after its test. *per_event*: each click, those of period 0
+included, is tested and at once learnt; it is a target if its item was clicked before.
 
 In both, every click of a session from the second on is a target, given the session before it; all
 items clicked so far are ranked, repeats are not filtered, and ties count at their mean rank.
@@ -12,7 +13,7 @@ items clicked so far are ranked, repeats are not filtered, and ties count at the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -51,6 +52,10 @@ class Contestant(Protocol):
     def trains(self) -> bool:
         """Whether it learns from queries, too."""
 
+    @property
+    def constants(self) -> Mapping[str, object]:
+        """What it was told, as far as it is not the default."""
+
     def learn(self, begin: int, end: int) -> None:
         """Learn a run of the stream's clicks."""
 
@@ -74,6 +79,7 @@ class Contestant(Protocol):
 class Outcome:
     """What came out: ranks by cycle, and times."""
 
+    constants: Mapping[str, object]
     ranks: list[NDArray[np.float64]] = field(default_factory=list)  # each (targets, methods)
     learnt: int = 0  # clicks in `learn_seconds`
     learn_seconds: float = 0.0
@@ -102,11 +108,12 @@ def run_protocol(
     progress: Progress = lambda targets: None,
 ) -> Outcome:
     """Run the first cycles with a fresh contestant."""
-    outcome = Outcome()
+    contestant = make()
+    outcome = Outcome(contestant.constants)
     if name == "per_period":
-        _per_period(stream, make(), cycles, outcome, progress)
+        _per_period(stream, contestant, cycles, outcome, progress)
     else:
-        _per_event(stream, make(), cycles, outcome, progress)
+        _per_event(stream, contestant, cycles, outcome, progress)
         _time_learning(make(), 0, int(stream.starts[cycles + 1]), outcome)
     return outcome
 

@@ -16,6 +16,7 @@ To be a fair peer in speed, too, it keeps its index click by click instead of bu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -282,6 +283,7 @@ class VSKNN:
 
     methods = ("vsknn",)
     trains = False
+    constants: Mapping[str, object] = {"k": K, "sample": SAMPLE}
 
     def __init__(self, stream: Part) -> None:
         self.stream = stream

@@ -19,6 +19,7 @@ from benchmarks import vsknn
 from benchmarks.ader_engine import EngineContestant
 from benchmarks.ader_protocol import Contestant, figures_of, run_protocol
 from benchmarks.ader_stream import Stream, make_stream, read_stream
+from benchmarks.rows import ROOT
 from learners.base import EngineConfig
 from serving.cli import app
 
@@ -292,9 +293,10 @@ def test_a_list_holds_what_ranks_best() -> None:
 
 def test_the_command_gives_a_row_for_each_method_and_protocol(tmp_path: Path) -> None:
     file = write(shop(), tmp_path / "weeks.parquet")
-    rows = rows_of(file)
+    rows = rows_of(file, "--settings", str(ROOT / "benchmarks" / "ader-recipe.toml"))
     methods = ("popularity", "transitions", "neighbours", "blend", "vsknn")
     assert {(m, p) for m in methods for p in ("per_period", "per_event")} <= rows.keys()
+    assert rows["blend", "per_event"]["constants"]["hidden_units"] == 32  # type: ignore[index]
     for (method, _), row in rows.items():
         assert row["benchmark"] == "ader"
         assert float(str(row["microseconds_per_learn"])) > 0
