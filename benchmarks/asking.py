@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from learners.jit import jit
 from learners.prequential import ask_user
 from learners.store.history import History
 
-__all__ = ["STAGES", "best_seconds", "query_figures", "stage_microseconds"]
+__all__ = ["STAGES", "query_figures", "stage_microseconds"]
 
 STAGES = ("gather", "choose", "features", "score")  # of a scored query, in this order
 
@@ -51,20 +51,11 @@ def _ask_all(
     return met
 
 
-def best_seconds(job: Callable[[], object], runs: int) -> float:
-    """Return the least time of some runs: what a job takes where nothing disturbs it."""
-    best = np.inf
-    for _ in range(runs):
-        started = time.perf_counter()
-        job()
-        best = min(best, time.perf_counter() - started)
-    return float(best)
-
-
 def stage_microseconds(engine: Engine, users: Sequence[str], runs: int) -> dict[str, float]:
     """Microseconds of each stage of a scored query, of all together, and how many items it meets.
 
-    A stage is the best run that goes so far less the best that ends before it.
+    A stage is the best run that goes so far less the best that ends before it; the runs of all
+    stages take turns, so that a moment's disturbance is nobody's alone.
     """
     memory = engine.memory
     rows = np.array([memory.users.row(user) for user in users])
@@ -82,10 +73,13 @@ def stage_microseconds(engine: Engine, users: Sequence[str], runs: int) -> dict[
         )
 
     met = ask(len(STAGES))  # compiles, or loads what was compiled
-    until = [0.0]
-    for stages in range(1, len(STAGES) + 1):
-        seconds = best_seconds(lambda stages=stages: ask(stages), runs)  # type: ignore[misc]
-        until.append(1e6 * seconds / len(rows))
+    best = np.full(len(STAGES), np.inf)
+    for _ in range(runs):
+        for stage in range(len(STAGES)):
+            started = time.perf_counter()
+            ask(stage + 1)
+            best[stage] = min(best[stage], time.perf_counter() - started)
+    until = [0.0, *(1e6 * best / len(rows)).tolist()]
     each = {
         f"{name}_us": round(after - before, 2)
         for name, before, after in zip(STAGES, until, until[1:], strict=False)

@@ -19,6 +19,7 @@ from benchmarks.rows import Row, make_row
 from benchmarks.visits import BATCH, Visits, VisitsConfig
 from learners.base import Batch, EngineConfig
 from learners.engine import Engine
+from learners.warmup import warm_up
 
 __all__ = ["NEVER", "SIZES", "learn_figures", "run"]
 
@@ -56,6 +57,7 @@ def run(
     runs
         Of the queries; the best counts.
     """
+    warm_up(say)
     first: dict[str, float] = {}
     for size in sizes:
         started = time.perf_counter()

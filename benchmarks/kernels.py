@@ -27,6 +27,7 @@ from benchmarks.visits import BATCH
 from learners.base import Batch, EngineConfig
 from learners.checkpoint import CheckpointStore
 from learners.engine import Engine
+from learners.warmup import warm_up
 from streams.events import Click
 from streams.shop_events import user_name
 
@@ -64,6 +65,7 @@ def run(
     captures
         Checkpoints beside unbroken learning.
     """
+    warm_up(say)
     engine = Engine(EngineConfig(users=crowd.users, items=crowd.items))
     coming = _batches(crowd)
     warm = -(-(crowd.lead_in + history) // BATCH)

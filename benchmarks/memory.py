@@ -21,13 +21,13 @@ from learners.warmup import warm_up
 __all__ = ["TARGET_BYTES", "run"]
 
 TARGET_BYTES = 2**29
-EVENTS_A_USER, EVENTS_AN_ITEM = 4, 40
+EVENTS_A_USER, EVENTS_AN_ITEM = 6, 40
 LIMIT_SECONDS = 1800.0
 TIMES = (1, 5, 10)  # ids over capacity at which figures are told
 SAMPLES = 30
 # Of the engine that is too small, sessions and books are in proportion to its items.
 SMALL_SESSIONS, SMALL_BOOKS = 16_384, 16_384
-OVERFLOW_EVENTS_AN_ITEM = 150
+OVERFLOW_EVENTS_AN_ID = 10
 
 
 def run(
@@ -145,7 +145,7 @@ def _overflow(
         "items": most * items,
         "user_window": users // 2,
         "item_window": items // 2,
-        "events": OVERFLOW_EVENTS_AN_ITEM * items,
+        "events": OVERFLOW_EVENTS_AN_ID * most * max(users, items),
         "rounds": 0.2,
     }
     course: dict[str, list[dict[str, Any]]] = {}
@@ -179,6 +179,8 @@ def _figures_at(
     for name, samples in course.items():
         near = min(samples, key=lambda sample: abs(sample["items_met"] - times * items))
         figures |= {
+            f"items_met_{times}x": near["items_met"],
+            f"users_met_{times}x": near["users_met"],
             f"{name}_bytes_{times}x": near["resident_bytes"],
             f"{name}_hr@20_{times}x": near["hr@20"],
         }

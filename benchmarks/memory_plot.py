@@ -38,7 +38,7 @@ def plot_overflow(
         lower.plot(met, [sample["hr@20"] for sample in samples], **look)
     upper.set_ylabel("resident memory, MiB")
     lower.set_ylabel("hit rate at 20, before learning")
-    lower.set_xlabel("ids met so far, times the rows of the smaller engine")
+    lower.set_xlabel("item ids met so far, times the rows of the smaller engine")
     for axes in (upper, lower):
         axes.set_ylim(0.0)
         axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
