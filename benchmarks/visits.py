@@ -115,7 +115,8 @@ class Visits:
         step = 1 + np.minimum(rng.geometric(0.6, n) - 1, 2)
         follower = before - before % GROUP + (before % GROUP + step) % GROUP
         follows = (before >= 0) & (rng.random(n) < FOLLOW) & (follower < self.config.items)
-        item = np.where(follows, follower, self._pick(n))
+        item = follower
+        item[~follows] = self._pick(n - int(follows.sum()))
         self._current[turn] = item
         users, visits = self._user[turn], self._visit[turn]
         self._enter(turn[rng.random(n) < LEAVE])
@@ -127,7 +128,7 @@ class Visits:
         rank = np.minimum(np.exp(rng.random(n) * np.log(window + 1.0)).astype(np.int64), window) - 1
         goes_round = rng.random(n) < self.config.rounds
         at = self._picked + np.cumsum(goes_round)
-        self._picked = int(at[-1])
+        self._picked += int(goes_round.sum())
         place = np.where(goes_round, at, rank) * STRIDE % window
         return self._of_now(place, self.config.items, window)
 

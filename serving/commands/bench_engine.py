@@ -74,7 +74,7 @@ def growth(
     ] = None,
     users: Annotated[int, typer.Option(min=10, help="Users, the same in each row.")] = 100_000,
     events: Annotated[
-        int, typer.Option(min=1, help="Learnt first; five for each item where that is more.")
+        int, typer.Option(min=1, help="Learnt first; eight for each item where that is more.")
     ] = 1_500_000,
     queries: Queries = 2_000,
     batches: Batches = 100,
