@@ -95,6 +95,8 @@ def _answer(
         parts[i, 0] = column[KNN, place] / max(largest[KNN], TINY)
         parts[i, 1] = both / following
         parts[i, 2] = weight[rows[i], SCORED_LIFE] / peak
+        for j in range(3):
+            parts[i, j] = np.floor(parts[i, j] * 1e4 + 0.5) / 1e4  # of 1, as people read it
     return rows, shares / max(shares.sum(), 1e-300), parts
 
 
@@ -211,7 +213,7 @@ class Answers:
         for row, share, part in zip(
             rows[:k].tolist(), shares[:k].tolist(), parts[:k].tolist(), strict=True
         ):
-            sources = {name: round(p, 4) for name, p in zip(PARTS, part, strict=True) if p > 0.0}
+            sources = {name: p for name, p in zip(PARTS, part, strict=True) if p > 0.0}
             best.append(Recommendation(ids[row], share, sources))
         if len(best) < k:
             shown = np.concatenate([excluded, rows])

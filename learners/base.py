@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,8 +103,7 @@ class Batch:
         return len(self.kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation:
+class Recommendation(msgspec.Struct, frozen=True, gc=False):
     """One item of an answer; `sources` tells each source's part (0 to 1 of its best score)."""
 
     item: str

@@ -25,7 +25,7 @@ __all__ = ["Decoded", "Flow", "Letter", "dead_letter"]
 
 log = structlog.get_logger("everlearn.flow")
 
-SLICE_RECORDS = 1000  # decoded in one go: a few milliseconds in which the loop answers nobody
+SLICE_RECORDS = 2000  # decoded in one go: a few milliseconds in which the loop answers nobody
 LETTER_BYTES = 64 * 1024
 DETAIL_BYTES = 512
 RETRY_SECONDS = 1.0

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.jit import jit, jit_brief, prefetch
+from learners.store.xxh3 import hash_128
 
-__all__ = ["Index", "fill", "insert", "look_up", "make_index", "remove"]
+__all__ = ["Index", "fill", "insert", "look_up", "make_index", "remove", "row_of"]
 
 AHEAD = 8  # look-ups whose first cache line is asked for before their turn
 
@@ -60,6 +61,13 @@ def look_up(index: Index, hashes: NDArray[np.uint64], rows: NDArray[np.int32]) -
         rows[i] = row[_slot(index, hashes[i, 0], hashes[i, 1])] - 1
         unknown += rows[i] < 0
     return unknown
+
+
+@jit_brief
+def row_of(index: Index, name: NDArray[np.uint8]) -> int:
+    """Return the row of an id, given as its bytes, at most `MOST_BYTES`; -1 when unknown."""
+    low, high = hash_128(name, 0, len(name))
+    return int(index.row[_slot(index, low, high)] - 1)
 
 
 @jit_brief

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from learners.base import Deferred
 from learners.store.encoding import encode_list
-from learners.store.index import fill, insert, look_up, make_index, remove
+from learners.store.index import fill, insert, look_up, make_index, remove, row_of
 from learners.store.texts import hashes_128
+from learners.store.xxh3 import MOST_BYTES
 
 __all__ = ["Vocabulary"]
 
@@ -56,7 +57,11 @@ class Vocabulary:
 
     def row(self, name: str) -> int:
         """Return an id's row, -1 when unknown."""
-        row = int(self._look_up([name])[0])
+        raw = name.encode("utf-8", "surrogatepass")
+        if len(raw) <= MOST_BYTES:
+            row = row_of(self.index, np.frombuffer(raw, np.uint8))
+        else:
+            row = int(self._look_up([name])[0])
         return row if row >= 0 and self.ids[row] == name else -1
 
     def _look_up(self, names: Sequence[str]) -> NDArray[np.int32]:
