@@ -114,7 +114,7 @@ def _measure(
 def _clicks(engine: Engine) -> dict[str, float]:
     """Clicks of the item that has the fewest, of the middle one, and of the one with most."""
     counts = engine.memory.popular.arrays.item["events"]
-    fewest, middle, most = np.percentile(counts[counts > 0], [0, 50, 100])
+    fewest, middle, most = np.percentile(counts[counts > 0], [0, 50, 100]).tolist()
     return {"clicks_fewest": fewest, "clicks_middle": middle, "clicks_most": most}
 
 

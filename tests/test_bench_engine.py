@@ -142,7 +142,7 @@ def test_memory_is_bounded_measured_and_stays_flat_beyond_capacity(tmp_path: Pat
     assert number(beyond, "bounded_items_held") <= 200 < number(beyond, "enough_items_held")
     growth = number(beyond, "bounded_bytes_10x") - number(beyond, "bounded_bytes_5x")
     assert growth < 4 * 2**20
-    assert 0.0 < number(beyond, "bounded_hr@20") <= number(beyond, "enough_hr@20")
+    assert number(beyond, "bounded_hr@20") > 0.6 * number(beyond, "enough_hr@20") > 0.0
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
