@@ -57,6 +57,9 @@ class EngineConfig:
     neighbour_half_life_seconds: float = 30 * 86400.0
     transition_half_lives_seconds: tuple[float, float] = (30 * 86400.0, 3 * 86400.0)
     transition_slots: int = 64
+    factor_rate: float = 0.1
+    factor_correction: float = 0.0
+    factor_recent: int = 50_000
     popularity_half_lives_seconds: tuple[float, float, float, float] = (
         3600.0,
         6 * 3600.0,

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from learners.base import EngineConfig
 from learners.jit import LINE, jit, prefetch
+from learners.lanes import empty_rows
 from learners.selection import keep_best
 from learners.sources import neighbours, transitions
+from learners.sources.factors import FactorsState
 from learners.sources.popularity import PopularityState
 from learners.sources.rings import NeighboursState
 from learners.sources.transitions import TransitionsState
@@ -43,7 +45,7 @@ TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
 HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
-FEATURES = 2 * COLUMNS + len(EVIDENCE) + HALF_LIVES + 2 + 6 + 4
+FEATURES = 2 * COLUMNS + len(EVIDENCE) + HALF_LIVES + 2 + 2 + 6 + 4
 
 
 class Models(NamedTuple):
@@ -53,6 +55,7 @@ class Models(NamedTuple):
     neighbours: NeighboursState
     transitions: TransitionsState
     popularity: PopularityState
+    factors: FactorsState
 
 
 class Workspace(NamedTuple):
@@ -75,6 +78,8 @@ class Workspace(NamedTuple):
     total: NDArray[np.float32]  # (COLUMNS,)
     candidate: NDArray[np.int32]  # (most,) places among the touched
     chosen: NDArray[np.int32]  # (most,) their item rows
+    wanted: NDArray[np.float32]  # (1, lanes.WIDTH) what the factorisation looks for
+    factor: NDArray[np.float32]  # (most,) its score of each candidate
     feature: NDArray[np.float32]  # (FEATURES, most)
     hidden: NDArray[np.float32]  # (units, most)
     score: NDArray[np.float32]  # (most,)
@@ -120,6 +125,8 @@ def make_workspace(
         total=np.zeros(COLUMNS, np.float32),
         candidate=np.zeros(most_candidates, np.int32),
         chosen=np.zeros(most_candidates, np.int32),
+        wanted=empty_rows(1),
+        factor=np.zeros(most_candidates, np.float32),
         feature=np.zeros((FEATURES, most), np.float32),
         hidden=np.zeros((hidden_units, most), np.float32),
         score=np.zeros(most_candidates, np.float32),

@@ -1,4 +1,4 @@
-"""What the blend is told of a candidate: 29 numbers, most of them between 0 and 1.
+"""What the blend is told of a candidate: 31 numbers, most of them between 0 and 1.
 
 They are written feature by feature, so that each is one loop over all candidates.
 """
@@ -20,6 +20,7 @@ from learners.candidates import (
     Workspace,
 )
 from learners.jit import jit
+from learners.sources import factors
 from learners.sources.popularity import PopularityState
 from learners.store.history import MOST_QUERY
 from learners.vector import find, log_of
@@ -115,9 +116,31 @@ def _describe_repeats(work: Workspace, asked: Asked, kept: int, f: int) -> int:
 
 
 @jit
+def _describe_factors(models: Models, work: Workspace, asked: Asked, kept: int, f: int) -> int:
+    """The factorisation's score, and by how many standard deviations it is above the mean."""
+    n = asked.in_session if asked.in_session > 0 else asked.items
+    factors.query_vector(models.factors, work.query, n, work.wanted)
+    factor, plain, relative = work.factor, work.feature[f], work.feature[f + 1]
+    factors.scores_of(models.factors, work.wanted, work.chosen, kept, factor)
+    mean = ZERO
+    for k in range(kept):
+        mean += factor[k]
+    mean /= np.float32(max(kept, 1))
+    square = ZERO
+    for k in range(kept):
+        relative[k] = factor[k] - mean
+        square += relative[k] * relative[k]
+    scale = np.float32(0.3) / max(np.sqrt(square / np.float32(max(kept, 1))), TINY)
+    for k in range(kept):
+        plain[k] = np.float32(0.2) * factor[k]
+        relative[k] *= scale
+    return f + 2
+
+
+@jit
 def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
     """Write the features of the `kept` candidates into `work.feature` (FEATURES, kept)."""
-    f = _describe_scores(work, kept)
+    f = _describe_factors(models, work, asked, kept, _describe_scores(work, kept))
     repeats = _describe_items(models.popularity, work, asked.now, kept, f)
     f = _describe_repeats(work, asked, kept, repeats)
     feature = work.feature

@@ -26,8 +26,9 @@ from learners.candidates import (
 )
 from learners.features import describe
 from learners.jit import jit, prefetch
+from learners.lanes import prefetch_row
 from learners.selection import kth_largest
-from learners.sources import popularity, rings, transitions
+from learners.sources import factors, popularity, rings, transitions
 from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
 from learners.store.sessions import SESSION_LENGTH, open_session
@@ -46,8 +47,8 @@ __all__ = [
     "test_then_learn",
 ]
 
-SOURCES = ("blend", "neighbours", "transitions", "popularity")
-BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY = range(4)
+SOURCES = ("blend", "neighbours", "transitions", "popularity", "factors")
+BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS = range(5)
 LEAST = 32  # events learnt before somebody who waits is let through: a third of a millisecond
 LIST = 20  # length of the lists whose coverage is counted
 SCORED_LIFE = 2  # the half-life by which popularity is judged as a source
@@ -129,8 +130,15 @@ def _cover(work: Workspace, covered: NDArray[np.uint8], touched: int) -> None:
 
 
 @jit
-def _blend_rank(work: Workspace, kept: int, covered: NDArray[np.uint8], target: int) -> float:
-    chosen, score = work.chosen, work.score
+def _candidate_rank(
+    work: Workspace,
+    score: NDArray[np.float32],
+    kept: int,
+    covered: NDArray[np.uint8],
+    target: int,
+) -> float:
+    """Rank of a candidate among the candidates; a miss where it is none."""
+    chosen = work.chosen
     least = kth_largest(score, kept, LIST) if kept > LIST else np.float32(-np.inf)
     for c in range(kept):
         if score[c] >= least:
@@ -161,7 +169,8 @@ def note_ranks(
     """
     target = find(work.chosen, 0, kept, item)
     popular = models.popularity
-    ranks[BLEND] = _blend_rank(work, kept, covered[BLEND], target)
+    ranks[BLEND] = _candidate_rank(work, work.score, kept, covered[BLEND], target)
+    ranks[FACTORS] = _candidate_rank(work, work.factor, kept, covered[FACTORS], target)
     for source in (NEIGHBOURS, TRANSITIONS):
         ranks[source] = _source_rank(work, source, touched, item, popular.seen[0])
         _cover(work, covered[source], touched)
@@ -200,6 +209,7 @@ def _learn(
     in_session = min(int(head.session_length), CONTEXT)
     n = recent(history, user, work.query, work.query_kind, in_session)
     transitions.learn_one(models.transitions, work.query, n, item, time)
+    factors.learn_one(models.factors, work.query, n, item)
     sessions = models.sessions
     capacity = len(sessions.head)
     number = int(head.session_number - 1)
@@ -223,6 +233,7 @@ def _prefetch(history: History, models: Models, events: Events, i: int) -> None:
         prefetch(models.transitions.backward.rows.head, item)
         prefetch(models.popularity.weight, item * models.popularity.weight.shape[1])
         prefetch(models.popularity.item, item)
+        prefetch_row(models.factors.vectors, len(models.factors.often) + item)
     if i + 2 < n:
         user = events.user[i + 2]
         length = history.event.shape[1]
@@ -243,6 +254,7 @@ def _prefetch(history: History, models: Models, events: Events, i: int) -> None:
             row = (event[user, (total - 1 - back) % length].code >> 1) - 1
             if row >= 0:
                 prefetch(heads, row)
+                prefetch_row(models.factors.vectors, row)
 
 
 @jit

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from learners.base import Deferred, EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import FEATURES, Models, Workspace, make_workspace
+from learners.sources.factors import Factors
 from learners.sources.neighbours import Neighbours
 from learners.sources.popularity import Popularity
 from learners.sources.transitions import Transitions
@@ -49,6 +50,7 @@ class Memory:
     near: Neighbours
     following: Transitions
     popular: Popularity
+    factors: Factors
     blend: Blend
     ledger: Ledger
     work: Workspace
@@ -69,6 +71,13 @@ class Memory:
         )
         following = Transitions(config.items, config.transition_half_lives_seconds, slots)
         popular = Popularity(config.items, config.popularity_half_lives_seconds)
+        factors = Factors(
+            config.items,
+            config.factor_recent,
+            config.seed,
+            config.factor_rate,
+            config.factor_correction,
+        )
         units, most = config.hidden_units, max(config.candidates, MOST_ANSWER)
         return cls(
             Vocabulary(config.users),
@@ -77,6 +86,7 @@ class Memory:
             near,
             following,
             popular,
+            factors,
             make_blend(FEATURES, units, config.seed),
             make_ledger(config.dedupe_events),
             make_workspace(
@@ -88,7 +98,7 @@ class Memory:
                 units,
                 most,
             ),
-            Models(near.sessions, near.arrays, following.arrays, popular.arrays),
+            Models(near.sessions, near.arrays, following.arrays, popular.arrays, factors.arrays),
         )
 
     def erase(self, user: str) -> None:
@@ -120,7 +130,7 @@ class Memory:
         `pause` is called between the steps, after each of which every answer is a sound one.
         """
         rows = self.items.oldest()
-        for source in (self.near, self.following, self.popular):
+        for source in (self.near, self.following, self.popular, self.factors):
             source.forget_items(rows, pause)
             pause()
         gone = np.zeros(self.items.capacity, np.bool_)
@@ -141,6 +151,7 @@ class Memory:
             "neighbours": {**self.near.state()},
             "transitions": {**self.following.state()},
             "popularity": {**self.popular.state()},
+            "factors": {**self.factors.state()},
             "blend": {**blend_state(self.blend)},
             "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
         }
@@ -166,6 +177,7 @@ class Memory:
         self.near.load_state(parts["neighbours"])
         self.following.load_state(parts["transitions"])
         self.popular.load_state(parts["popularity"])
+        self.factors.load_state(parts["factors"])
         load_blend(self.blend, parts["blend"])
         self.ledger.known[...] = parts["known"]["ids"]
         self.ledger.filled[...] = parts["known"]["filled"]
