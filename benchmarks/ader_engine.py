@@ -114,10 +114,7 @@ class EngineContestant:
         ranks = np.full((len(tested), len(SOURCES)), np.inf)
         found = Tested(ranks, np.empty(len(tested), np.bool_), self._covered)
         test_then_learn(
-            memory.history,
-            memory.models,
-            memory.blend,
-            memory.work,
+            memory.handle,
             events,
             found,
             self.config.session_gap_seconds,

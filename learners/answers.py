@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
-from learners.blend import Blend
 from learners.candidates import (
     BACKWARD,
     COLUMNS,
@@ -16,15 +15,15 @@ from learners.candidates import (
     KNN,
     TINY,
     Asked,
-    Models,
     Workspace,
     gather,
 )
-from learners.jit import jit
+from learners.handle import Handle
+from learners.jit import jit, jit_brief
 from learners.prequential import SCORED_LIFE, ask_user, rank
 from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.catalogue import Catalogue
-from learners.store.history import MOST_QUERY, History
+from learners.store.history import MOST_QUERY
 from learners.store.memory import Memory
 
 __all__ = ["Answers"]
@@ -54,12 +53,9 @@ def _drop(
     return left
 
 
-@jit
+@jit_brief
 def _answer(
-    history: History,
-    models: Models,
-    blend: Blend,
-    work: Workspace,
+    handle: Handle,
     user: int,
     anonymous: int,
     now: float,
@@ -71,6 +67,7 @@ def _answer(
 
     Returns item rows (n,) best first, softmax shares (n,) and each source's part (n, PARTS).
     """
+    history, models, blend, work = handle.state
     asked = Asked(anonymous, anonymous, now, -1)
     if user >= 0:
         asked = ask_user(history, work, user, now)
@@ -197,10 +194,7 @@ class Answers:
         """Rank, and fill up with what is popular."""
         memory = self.memory
         rows, shares, parts = _answer(
-            memory.history,
-            memory.models,
-            memory.blend,
-            memory.work,
+            memory.handle,
             user,
             asked,
             now,

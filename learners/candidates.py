@@ -32,6 +32,7 @@ __all__ = [
     "Workspace",
     "choose",
     "gather",
+    "gather_transitions",
     "make_workspace",
 ]
 
@@ -187,7 +188,7 @@ def _distinct(work: Workspace, asked: Asked) -> int:
 
 
 @jit
-def _gather_transitions(models: Models, work: Workspace, asked: Asked, touched: int) -> int:
+def gather_transitions(models: Models, work: Workspace, asked: Asked, touched: int) -> int:
     """Add the transitions of the latest distinct query items; the last one's count apart, too."""
     state, query, column = models.transitions, work.query, work.column
     forward, backward = state.forward, state.backward
@@ -229,7 +230,7 @@ def gather(models: Models, work: Workspace, asked: Asked) -> int:
     touched = neighbours.votes(
         models.neighbours, models.sessions, work.knn, query, asked.items, asked.now, asked.own
     )
-    touched = _gather_transitions(models, work, asked, touched)
+    touched = gather_transitions(models, work, asked, touched)
     for i in range(asked.items):
         if query[i] >= 0:
             touched = _touch(slot, items, touched, query[i])

@@ -176,10 +176,7 @@ class Engine:
             self._turn.waiting[0] = 0
             with self._turn:
                 stop = test_then_learn(
-                    memory.history,
-                    memory.models,
-                    memory.blend,
-                    memory.work,
+                    memory.handle,
                     events,
                     tested,
                     self.config.session_gap_seconds,

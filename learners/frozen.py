@@ -22,8 +22,8 @@ from learners.candidates import (
     Asked,
     Models,
     Workspace,
-    _gather_transitions,
     gather,
+    gather_transitions,
 )
 from learners.jit import jit
 from learners.prequential import (
@@ -139,7 +139,7 @@ def _gather_one(models: Models, work: Workspace, asked: Asked, source: int) -> i
         )
         value[:touched] = column[KNN, :touched]
     else:
-        touched = _gather_transitions(models, work, asked, 0)
+        touched = gather_transitions(models, work, asked, 0)
         share = np.float32(BACKWARD_SHARE)
         for i in range(touched):
             value[i] = column[FORWARD_SLOW, i] + share * column[BACKWARD, i]

@@ -25,6 +25,7 @@ from learners.candidates import (
     gather,
 )
 from learners.features import describe
+from learners.handle import Handle
 from learners.jit import jit, prefetch
 from learners.lanes import prefetch_row
 from learners.selection import kth_largest
@@ -259,10 +260,7 @@ def _prefetch(history: History, models: Models, events: Events, i: int) -> None:
 
 @jit
 def test_then_learn(
-    history: History,
-    models: Models,
-    blend: Blend,
-    work: Workspace,
+    handle: Handle,
     events: Events,
     tested: Tested,
     gap_seconds: float,
@@ -275,6 +273,7 @@ def test_then_learn(
     Stops after `LEAST` events where somebody is `waiting`, (1,); returns where to go on. A target
     is an event from a user's second on (`learners.evaluate` states the protocol).
     """
+    history, models, blend, work = handle.state
     for i in range(start, len(events.item)):
         if waiting[0] != 0 and i >= start + LEAST:
             return i

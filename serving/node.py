@@ -43,7 +43,9 @@ def run(settings: Settings) -> int:
     listener = bind(settings.host, settings.port)
     warm_up()
 
-    impressions = Publisher(settings.broker, settings, linger_milliseconds=LINGER_MILLISECONDS)
+    impressions = Publisher(
+        settings.broker, settings, linger_milliseconds=LINGER_MILLISECONDS, count_delivered=False
+    )
 
     def services(runtime: NodeRuntime) -> Sequence[Service]:
         metrics = Metrics(runtime.engine, runtime)

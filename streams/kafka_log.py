@@ -31,7 +31,7 @@ CONSUMER_OPTIONS: Mapping[str, Any] = {
     "isolation_level": "read_committed",
     # A fetch is answered when it is worth the answer, or after 10 ms: answering each event alone
     # took twice the node's time, and a partition that was paused must not wait for an idle fetch.
-    "fetch_max_wait_ms": 10,
+    "fetch_max_wait_ms": 20,
     "fetch_min_bytes": 64 * 1024,
     "max_partition_fetch_bytes": FETCH_BYTES,
     "request_timeout_ms": int(REQUEST_SECONDS * 1000),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from learners.base import Deferred, EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import FEATURES, Models, Workspace, make_workspace
+from learners.handle import Handle, State, make_handle
 from learners.sources.factors import Factors
 from learners.sources.neighbours import Neighbours
 from learners.sources.popularity import Popularity
@@ -55,6 +56,7 @@ class Memory:
     ledger: Ledger
     work: Workspace
     models: Models
+    handle: Handle  # of history, models, blend and work
     events: int = 0  # clicks and purchases learnt
 
     @classmethod
@@ -78,27 +80,33 @@ class Memory:
             config.factor_rate,
             config.factor_correction,
         )
-        units, most = config.hidden_units, max(config.candidates, MOST_ANSWER)
+        history = make_history(config.users, config.history_length)
+        blend = make_blend(FEATURES, config.hidden_units, config.seed)
+        work = make_workspace(
+            config.items,
+            config.sessions,
+            ring,
+            config.neighbours,
+            slots,
+            config.hidden_units,
+            max(config.candidates, MOST_ANSWER),
+        )
+        models = Models(
+            near.sessions, near.arrays, following.arrays, popular.arrays, factors.arrays
+        )
         return cls(
             Vocabulary(config.users),
             Vocabulary(config.items),
-            make_history(config.users, config.history_length),
+            history,
             near,
             following,
             popular,
             factors,
-            make_blend(FEATURES, units, config.seed),
+            blend,
             make_ledger(config.dedupe_events),
-            make_workspace(
-                config.items,
-                config.sessions,
-                ring,
-                config.neighbours,
-                slots,
-                units,
-                most,
-            ),
-            Models(near.sessions, near.arrays, following.arrays, popular.arrays, factors.arrays),
+            work,
+            models,
+            make_handle(State(history, models, blend, work)),
         )
 
     def erase(self, user: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from serving.commands import bench_engine
 from serving.commands.group import Group
 from serving.commands.options import SettingsFile
 
@@ -217,6 +218,7 @@ def all_(
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
+    bench_engine.add_to(bench)
     app.add_typer(bench, name="bench")
 
 
