@@ -52,6 +52,9 @@ ENGINE_MEANINGS = {
     "neighbour_half_life_seconds": "age at which a neighbour's vote is halved",
     "transition_half_lives_seconds": "ages at which an item-to-item step counts half",
     "transition_slots": "followers kept of an item",
+    "factor_rate": "step length of the session factorisation",
+    "factor_correction": "share of ln(how often an item came lately) taken from its logit",
+    "factor_recent": "newest events that the factorisation draws its negatives from",
     "popularity_half_lives_seconds": "ages at which an event counts half for popularity",
 }
 
@@ -72,6 +75,9 @@ ENGINE_BOUNDS: dict[str, tuple[float, float]] = {
     "neighbour_half_life_seconds": (1, 100 * 366 * 86400),
     "transition_half_lives_seconds": (1, 100 * 366 * 86400),
     "transition_slots": (1, 4096),
+    "factor_rate": (0, 10),
+    "factor_correction": (0, 2),
+    "factor_recent": (1, 100_000_000),
     "popularity_half_lives_seconds": (1, 100 * 366 * 86400),
 }
 
