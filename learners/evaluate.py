@@ -6,7 +6,8 @@ The protocol, everywhere the same:
 - before it is learnt, all items seen so far are ranked; an item never seen is a miss;
 - nothing is filtered: items of the session and items already bought stay in the ranking;
 - ties count at their mean rank, :math:`r = a + (e + 1)/2` with a items above, e equal (itself
-  included); the blend ranks its candidates only, a target that is none of them is a miss;
+  included); the blend and the factorisation rank the candidates only, a target that is none of them
+  is a miss;
 - a session is the event's `session`, or is cut at `session_gap_seconds` of silence; a query is the
   session so far and, when that is shorter than `history.SHORT_QUERY`, the user's history before it.
 

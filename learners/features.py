@@ -25,7 +25,7 @@ from learners.sources.popularity import PopularityState
 from learners.store.history import MOST_QUERY
 from learners.vector import find, log_of
 
-__all__ = ["describe"]
+__all__ = ["describe", "score_factors"]
 
 SHARE_FLOOR = np.float32(3e-4)
 SHARE_SHIFT = np.float32(8.1)  # -ln(SHARE_FLOOR), so that a share of nothing is 0
@@ -116,12 +116,20 @@ def _describe_repeats(work: Workspace, asked: Asked, kept: int, f: int) -> int:
 
 
 @jit
-def _describe_factors(models: Models, work: Workspace, asked: Asked, kept: int, f: int) -> int:
-    """The factorisation's score, and by how many standard deviations it is above the mean."""
+def score_factors(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
+    """Write the factorisation's scores of the `kept` candidates into `work.factor`.
+
+    Its query is the running session, or what came before where none runs.
+    """
     n = asked.in_session if asked.in_session > 0 else asked.items
     factors.query_vector(models.factors, work.query, n, work.wanted)
+    factors.scores_of(models.factors, work.wanted, work.chosen, kept, work.factor)
+
+
+@jit
+def _describe_factors(work: Workspace, kept: int, f: int) -> int:
+    """The factorisation's score, and by how many standard deviations it is above the mean."""
     factor, plain, relative = work.factor, work.feature[f], work.feature[f + 1]
-    factors.scores_of(models.factors, work.wanted, work.chosen, kept, factor)
     mean = ZERO
     for k in range(kept):
         mean += factor[k]
@@ -140,7 +148,8 @@ def _describe_factors(models: Models, work: Workspace, asked: Asked, kept: int, 
 @jit
 def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
     """Write the features of the `kept` candidates into `work.feature` (FEATURES, kept)."""
-    f = _describe_factors(models, work, asked, kept, _describe_scores(work, kept))
+    score_factors(models, work, asked, kept)
+    f = _describe_factors(work, kept, _describe_scores(work, kept))
     repeats = _describe_items(models.popularity, work, asked.now, kept, f)
     f = _describe_repeats(work, asked, kept, repeats)
     feature = work.feature

@@ -22,12 +22,15 @@ from learners.candidates import (
     Asked,
     Models,
     Workspace,
+    choose,
     gather,
     gather_transitions,
 )
+from learners.features import score_factors
 from learners.jit import jit
 from learners.prequential import (
     BLEND,
+    FACTORS,
     LIST,
     NEIGHBOURS,
     POPULARITY,
@@ -43,7 +46,7 @@ from learners.store.history import MOST_QUERY
 
 __all__ = ["LISTING", "Clicks", "list_best", "sorted_best", "test_frozen"]
 
-LISTING = (BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY)  # sources that `list_best` can ask
+LISTING = (BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS)  # sources that `list_best` can ask
 
 
 class Clicks(NamedTuple):
@@ -171,6 +174,10 @@ def list_best(
         if source == BLEND:
             kept = rank(models, blend, work, asked, gather(models, work, asked), most)
             sorted_best(work.score, work.chosen, kept, best[t])
+        elif source == FACTORS:
+            kept = choose(models, work, asked, gather(models, work, asked), most)
+            score_factors(models, work, asked, kept)
+            sorted_best(work.factor, work.chosen, kept, best[t])
         elif source == POPULARITY:
             for place in range(LIST):
                 best[t, place] = models.popularity.top[SCORED_LIFE, place] - 1
