@@ -20,7 +20,16 @@ import numpy as np
 
 from learners.base import CLICK, PURCHASE, Batch
 from streams.columns import batch_of, columns_of
-from streams.events import EVENT_TYPES, AnyEvent, Event, Impression, Item
+from streams.events import (
+    EVENT_TYPES,
+    MAX_AHEAD_SECONDS,
+    MAX_BYTES,
+    MAX_ID_BYTES,
+    AnyEvent,
+    Event,
+    Impression,
+    Item,
+)
 from streams.mapping import UNITS, MappedReader, Unreadable
 from streams.order import KafkaRecord, label
 from streams.scan import ANY_ACT, NO_ACT, make_scanned, scan
@@ -31,10 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REASONS", "Gate", "Rejected"]
 
-MAX_BYTES = 65_536
 MAX_DEPTH = 8
-MAX_ID_BYTES = 128
-MAX_AHEAD_SECONDS = 300.0
 # 1990, seconds UTC: an earlier time of somebody else's topic was read in a wrong unit.
 EARLIEST = 631_152_000.0
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}

@@ -1,7 +1,8 @@
 """The five events, as producers publish them: JSON objects, one per Kafka message.
 
 The topic implies the type, so `type` may be left out there; `POST /events` and JSON lines name it.
-Times are seconds UTC (float). Bounds that a schema can state stand here; `decode` holds the rest.
+Times are seconds UTC (float). The bounds stand here; a schema states what it can of them, the gate
+(`decode`) holds them all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ import msgspec
 
 __all__ = [
     "EVENT_TYPES",
+    "MAX_AHEAD_SECONDS",
+    "MAX_AMOUNT",
+    "MAX_BYTES",
+    "MAX_ID_BYTES",
+    "MAX_POSITION",
     "AnyEvent",
     "Click",
     "Erasure",
@@ -24,8 +30,18 @@ __all__ = [
     "encode",
 ]
 
+MAX_BYTES = 65_536  # of a message
+MAX_ID_BYTES = 128
+MAX_AHEAD_SECONDS = 300.0  # of a time, beyond its record's and the wall clock's
+MAX_AMOUNT = 1e12  # of a price or a quantity, so that price x quantity stays finite
+MAX_POSITION = 2**31 - 1
+
 # A schema counts characters; the gate counts bytes, and says so here.
-_BOUND = {"min_length": 1, "max_length": 128, "extra_json_schema": {"x-max-bytes": 128}}
+_BOUND = {
+    "min_length": 1,
+    "max_length": MAX_ID_BYTES,
+    "extra_json_schema": {"x-max-bytes": MAX_ID_BYTES},
+}
 
 Id = Annotated[str, msgspec.Meta(**_BOUND)]
 EventId = Annotated[
@@ -41,11 +57,12 @@ Snapshot = Annotated[str, msgspec.Meta(**_BOUND, description="the model that cho
 Category = Annotated[str, msgspec.Meta(**_BOUND, description="one category of the item")]
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, description="seconds since 1970, UTC")]
-# Bounded, so that price x quantity stays finite.
-Price = Annotated[float, msgspec.Meta(ge=0, le=1e12, description="of one piece, in your currency")]
-Quantity = Annotated[float, msgspec.Meta(ge=0, le=1e12, description="pieces")]
+Price = Annotated[
+    float, msgspec.Meta(ge=0, le=MAX_AMOUNT, description="of one piece, in your currency")
+]
+Quantity = Annotated[float, msgspec.Meta(ge=0, le=MAX_AMOUNT, description="pieces")]
 Place = Annotated[
-    int, msgspec.Meta(ge=0, le=2**31 - 1, description="place of the item in that answer, from 0")
+    int, msgspec.Meta(ge=0, le=MAX_POSITION, description="place of the item in that answer, from 0")
 ]
 Title = Annotated[str, msgspec.Meta(max_length=1024, description="name of the item")]
 Created = Annotated[float, msgspec.Meta(ge=0, description="when it came in, seconds since 1970")]

@@ -29,7 +29,7 @@ CONSUMER_OPTIONS: Mapping[str, Any] = {
     "enable_auto_commit": False,
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
-    # A fetch is answered when it is worth the answer, or after 10 ms: answering each event alone
+    # A fetch is answered when it is worth the answer, or after 20 ms: answering each event alone
     # took twice the node's time, and a partition that was paused must not wait for an idle fetch.
     "fetch_max_wait_ms": 20,
     "fetch_min_bytes": 64 * 1024,

@@ -17,16 +17,11 @@ from xxhash import xxh3_64_intdigest
 from learners.base import CLICK, PURCHASE
 from learners.jit import jit
 from learners.store.xxh3 import hash_64
+from streams.events import MAX_AHEAD_SECONDS, MAX_AMOUNT, MAX_BYTES, MAX_ID_BYTES, MAX_POSITION
 
 __all__ = ["ANY_ACT", "NO_ACT", "Scanned", "make_scanned", "scan"]
 
 ANY_ACT, NO_ACT = 254, 255  # what a topic carries, besides CLICK and PURCHASE
-MAX_MESSAGE = 65_536
-MAX_ID = 128
-MOST_AHEAD = 300.0  # seconds
-MOST_AMOUNT = 1e12
-MOST_POSITION = 2**31 - 1
-
 FIELDS = (
     "event_id",
     "timestamp",
@@ -189,17 +184,17 @@ def _value(data: NDArray[np.uint8], at: int, stop: int) -> tuple[int, int, float
 def _is_sound(field: int, kind: int, length: int, number: float, decimals: int) -> bool:
     """Tell whether a field may have a value; `length` is that of a text."""
     if field in (EVENT_ID, USER, ITEM):
-        return kind == TEXT and 0 < length <= MAX_ID
+        return kind == TEXT and 0 < length <= MAX_ID_BYTES
     if field in (SESSION, IMPRESSION):
-        return kind == NULL or (kind == TEXT and 0 < length <= MAX_ID)
+        return kind == NULL or (kind == TEXT and 0 < length <= MAX_ID_BYTES)
     if field == TIMESTAMP:
         return kind == NUMBER
     if field == PRICE:
-        return kind == NULL or (kind == NUMBER and number <= MOST_AMOUNT)
+        return kind == NULL or (kind == NUMBER and number <= MAX_AMOUNT)
     if field == QUANTITY:
-        return kind == NUMBER and number <= MOST_AMOUNT
+        return kind == NUMBER and number <= MAX_AMOUNT
     if field == POSITION:
-        return kind == NULL or (kind == NUMBER and decimals == 0 and number <= MOST_POSITION)
+        return kind == NULL or (kind == NUMBER and decimals == 0 and number <= MAX_POSITION)
     if field == CONTEXT:
         return kind == NULL
     return field == OTHER or kind == TEXT
@@ -208,7 +203,7 @@ def _is_sound(field: int, kind: int, length: int, number: float, decimals: int) 
 @jit
 def _field(data: NDArray[np.uint8], start: int, stop: int) -> int:
     """Return the number of the field with this name, `OTHER` for none of ours."""
-    if stop - start > MAX_ID:
+    if stop - start > MAX_ID_BYTES:
         return OTHER
     name = hash_64(data, start, stop)
     for field in range(len(FIELD_HASHES)):
@@ -222,7 +217,7 @@ def _act(data: NDArray[np.uint8], start: int, stop: int, expected: int) -> int:
     """Return the kind that a message's type (nothing where it has none) says it is, or `NO_ACT`."""
     if stop == start:
         return expected if expected <= PURCHASE else NO_ACT
-    name = hash_64(data, start, min(stop, start + MAX_ID))
+    name = hash_64(data, start, min(stop, start + MAX_ID_BYTES))
     kind = CLICK if name == CLICK_HASH else PURCHASE if name == PURCHASE_HASH else NO_ACT
     return kind if expected in (ANY_ACT, kind) else NO_ACT
 
@@ -232,7 +227,7 @@ def _scan_one(
     data: NDArray[np.uint8], at: int, stop: int, expected: int, latest: float, out: Scanned, i: int
 ) -> bool:
     """Read a message into entry i; tell whether it is sound."""
-    if stop - at > MAX_MESSAGE:
+    if stop - at > MAX_BYTES:
         return False
     at = _skip_blank(data, at, stop)
     if at == stop or data[at] != OPEN:
@@ -307,7 +302,7 @@ def scan(
         What each message's topic carries: `CLICK`, `PURCHASE`, `ANY_ACT` where the message says
         it, or `NO_ACT`.
     times : (n,)
-        Record times, seconds; an event may be `MOST_AHEAD` ahead of its own and of the wall clock.
+        Record times, seconds; an event may be `MAX_AHEAD_SECONDS` ahead of its own and of the wall clock.
     now
         Wall clock, seconds UTC.
     out
@@ -319,7 +314,7 @@ def scan(
         if expected[i] != NO_ACT:
             known = min(times[i], now) if times[i] >= 0 else now
             out.sound[i] = _scan_one(
-                data, start[i], stop[i], expected[i], known + MOST_AHEAD, out, i
+                data, start[i], stop[i], expected[i], known + MAX_AHEAD_SECONDS, out, i
             )
         sound += out.sound[i]
     return sound

@@ -14,8 +14,19 @@ from typing import Any
 
 import msgspec
 
-from streams.decode import MAX_AHEAD_SECONDS, MAX_BYTES, MAX_DEPTH, MAX_ID_BYTES, REASONS
-from streams.events import EVENT_TYPES, Click, Erasure, Event, Impression, Item, Purchase
+from streams.decode import MAX_DEPTH, REASONS
+from streams.events import (
+    EVENT_TYPES,
+    MAX_AHEAD_SECONDS,
+    MAX_BYTES,
+    MAX_ID_BYTES,
+    Click,
+    Erasure,
+    Event,
+    Impression,
+    Item,
+    Purchase,
+)
 from streams.settings import ROLE_MEANINGS, Settings, TopicSettings
 
 __all__ = ["EXAMPLES", "asyncapi", "documents", "event_schema", "write"]
