@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 from learners.base import KINDS, Batch, CatalogueEntry
 from learners.store.texts import Texts
 from streams.events import EVENT_TYPES, Event, Item
-from streams.order import KafkaRecord, TopicPart, label
+from streams.order import KafkaRecord, TopicPart, label, time_of
 from streams.scan import Scanned
 
 __all__ = ["Columns", "batch_of", "columns_of"]
@@ -22,7 +22,6 @@ KIND_OF = {EVENT_TYPES[name]: code for code, name in enumerate(KINDS)}
 TEXTS = ("user", "item", "session")  # of an event, as the rows of `Scanned.start`
 
 _part_of = attrgetter("topic", "partition")
-_time_of = attrgetter("timestamp")
 
 
 class Columns(NamedTuple):
@@ -50,7 +49,7 @@ def columns_of(records: Sequence[KafkaRecord]) -> Columns:
     return Columns(
         parts=list(number),
         log=log,
-        times=np.fromiter(map(_time_of, records), np.float64, n) / 1000,
+        times=np.fromiter(map(time_of, records), np.float64, n) / 1000,
         data=np.frombuffer(b"".join(values), np.uint8),
         start=np.concatenate([[0], stop])[:-1],
         stop=stop,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from learners.base import Batch
 from learners.errors import DeliveryError
-from streams.order import KafkaRecord, label
+from streams.order import KafkaRecord, label, time_of
 from streams.source import BatchSource, Fetch, Progress
 from streams.unreadable import Unreadable, rejection
 
@@ -127,7 +127,7 @@ class Flow:
             if lost:
                 batch, lost = replace(batch, rejected={**batch.rejected, "lost": lost}), 0
             await self._put_away(rejected)
-            times = np.fromiter((r.timestamp for r in records), np.float64, len(records)) / 1000
+            times = np.fromiter(map(time_of, records), np.float64, len(records)) / 1000
             yield Decoded(batch, len(records), times)
             await asyncio.sleep(0)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KafkaRecord", "MergeBuffer", "Record", "TopicPart", "label", "merge_order"]
+__all__ = ["KafkaRecord", "MergeBuffer", "Record", "TopicPart", "label", "merge_order", "time_of"]
 
 BEFORE_ALL = np.iinfo(np.int64).min
 
@@ -53,6 +53,8 @@ class Record(NamedTuple):
 
 R = TypeVar("R", bound=KafkaRecord)
 
+time_of = attrgetter("timestamp")  # milliseconds
+
 
 def label(topic: str, partition: int) -> str:
     """Name a partition as positions, watermarks and ledgers do.
@@ -65,7 +67,7 @@ def label(topic: str, partition: int) -> str:
 
 def running_times(records: Sequence[KafkaRecord], start: int) -> NDArray[np.int64]:
     """Running maximum of record times in milliseconds, never below `start`; (n,)."""
-    times = np.fromiter((record.timestamp for record in records), np.int64, len(records))
+    times = np.fromiter(map(time_of, records), np.int64, len(records))
     return np.maximum(np.maximum.accumulate(times), start)
 
 

@@ -302,7 +302,7 @@ def scan(
         What each message's topic carries: `CLICK`, `PURCHASE`, `ANY_ACT` where the message says
         it, or `NO_ACT`.
     times : (n,)
-        Record times, seconds; an event may be `MAX_AHEAD_SECONDS` ahead of its own and of the wall clock.
+        Record times, seconds; an event may be `MAX_AHEAD_SECONDS` ahead of its own and of `now`.
     now
         Wall clock, seconds UTC.
     out
