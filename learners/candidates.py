@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from learners.base import EngineConfig
 from learners.jit import LINE, jit, prefetch
 from learners.lanes import empty_rows
+from learners.nearness import NEARNESSES
 from learners.selection import keep_best
 from learners.sources import neighbours, transitions
 from learners.sources.factors import FactorsState
@@ -46,7 +47,7 @@ TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
 HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
-FEATURES = 2 * COLUMNS + len(EVIDENCE) + HALF_LIVES + 2 + 2 + 6 + 4
+FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + HALF_LIVES + 2 + 6 + 4
 
 
 class Models(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the blend is told of a candidate: 31 numbers, most of them between 0 and 1.
+"""What the blend is told of a candidate: 35 numbers, most of them between 0 and 1.
 
 They are written feature by feature, so that each is one loop over all candidates.
 """
@@ -20,6 +20,7 @@ from learners.candidates import (
     Workspace,
 )
 from learners.jit import jit
+from learners.nearness import describe_nearness
 from learners.sources import factors
 from learners.sources.popularity import PopularityState
 from learners.store.history import MOST_QUERY
@@ -150,6 +151,9 @@ def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
     """Write the features of the `kept` candidates into `work.feature` (FEATURES, kept)."""
     score_factors(models, work, asked, kept)
     f = _describe_factors(work, kept, _describe_scores(work, kept))
+    f = describe_nearness(
+        models.factors, work.query, asked.items, work.chosen, kept, work.value, work.feature, f
+    )
     repeats = _describe_items(models.popularity, work, asked.now, kept, f)
     f = _describe_repeats(work, asked, kept, repeats)
     feature = work.feature
