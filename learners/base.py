@@ -52,9 +52,17 @@ class EngineConfig:
     evaluate_one_in: int = 16
     candidates: int = 100
     hidden_units: int = 16
+    blend_rate: float = 0.05
     neighbours: int = 150
     neighbour_sessions: int = 300
     neighbour_half_life_seconds: float = 30 * 86400.0
+    neighbour_query_scale: float = 3.0
+    neighbour_idf_power: float = 1.5
+    neighbour_length_power: float = 0.2
+    neighbour_vote_scale: float = 5.0
+    neighbour_vote_idf_power: float = 1.0
+    neighbour_after_scale: float = 5.0
+    neighbour_before_scale: float = 5.0
     transition_half_lives_seconds: tuple[float, float] = (30 * 86400.0, 3 * 86400.0)
     transition_slots: int = 64
     factor_rate: float = 0.1

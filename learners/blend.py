@@ -18,7 +18,6 @@ from learners.jit import jit
 
 __all__ = ["Blend", "learn_one", "make_blend", "score"]
 
-RATE = np.float32(0.05)
 SMALL = np.float32(1e-8)
 NEGLIGIBLE = np.float32(1e-4)  # a smaller gradient of a candidate's score is skipped
 
@@ -26,6 +25,7 @@ NEGLIGIBLE = np.float32(1e-4)  # a smaller gradient of a candidate's score is sk
 class Blend(NamedTuple):
     """Weights and Adagrad's sums of squares, of F features and U hidden units."""
 
+    rate: NDArray[np.float32]  # (1,) step length, a constant
     w: NDArray[np.float32]  # (F,)
     inner: NDArray[np.float32]  # (F, U) W
     bias: NDArray[np.float32]  # (U,) c
@@ -40,7 +40,7 @@ class Blend(NamedTuple):
     outer_step: NDArray[np.float32]
 
 
-def make_blend(features: int, hidden_units: int, seed: int) -> Blend:
+def make_blend(features: int, hidden_units: int, seed: int, rate: float) -> Blend:
     """Return a scorer that has learnt nothing."""
     generator = np.random.default_rng(seed)
     inner = generator.standard_normal((features, hidden_units)) / np.sqrt(features)
@@ -48,6 +48,7 @@ def make_blend(features: int, hidden_units: int, seed: int) -> Blend:
     shapes = [(features,), (features, hidden_units), (hidden_units,), (hidden_units,)]
     zeros = [[np.zeros(shape, np.float32) for shape in shapes] for _ in range(3)]
     return Blend(
+        np.array([rate], np.float32),
         zeros[0][0],
         inner.astype(np.float32),
         zeros[0][2],
@@ -59,7 +60,8 @@ def make_blend(features: int, hidden_units: int, seed: int) -> Blend:
 
 def blend_state(blend: Blend) -> dict[str, NDArray[np.generic]]:
     """Return the weights and sums as named arrays."""
-    return {name: getattr(blend, name) for name in Blend._fields if not name.endswith("_step")}
+    names = [name for name in Blend._fields if name != "rate" and not name.endswith("_step")]
+    return {name: getattr(blend, name) for name in names}
 
 
 def load_blend(blend: Blend, state: Mapping[str, NDArray[np.generic]]) -> None:
@@ -120,11 +122,14 @@ def _softmax(scores: NDArray[np.float32], n: int) -> None:
 
 @jit
 def _step(
-    weights: NDArray[np.float32], squares: NDArray[np.float32], step: NDArray[np.float32]
+    weights: NDArray[np.float32],
+    squares: NDArray[np.float32],
+    step: NDArray[np.float32],
+    rate: np.float32,
 ) -> None:
     for i in range(len(weights)):
         squares[i] += step[i] * step[i]
-        weights[i] -= RATE * step[i] / np.sqrt(squares[i] + SMALL)
+        weights[i] -= rate * step[i] / np.sqrt(squares[i] + SMALL)
         step[i] = 0.0
 
 
@@ -168,8 +173,9 @@ def learn_one(
             for u in range(units):
                 inner_step[f, u] += x0 * g[0, u] + x1 * g[1, u] + x2 * g[2, u] + x3 * g[3, u]
         held = 0
-    _step(blend.w, blend.w_squares, blend.w_step)
-    _step(blend.bias, blend.bias_squares, blend.bias_step)
-    _step(blend.outer, blend.outer_squares, blend.outer_step)
+    rate = blend.rate[0]
+    _step(blend.w, blend.w_squares, blend.w_step, rate)
+    _step(blend.bias, blend.bias_squares, blend.bias_step, rate)
+    _step(blend.outer, blend.outer_squares, blend.outer_step, rate)
     for f in range(x.shape[0]):
-        _step(blend.inner[f], blend.inner_squares[f], blend.inner_step[f])
+        _step(blend.inner[f], blend.inner_squares[f], blend.inner_step[f], rate)

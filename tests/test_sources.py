@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source, no_pause
-from learners.checks import check_source, interactions, random_interactions
+from learners.checks import ITEMS, check_source, interactions, random_interactions
 from learners.errors import CheckFailedError
 from learners.sources.neighbours import Neighbours
 from learners.sources.popularity import TOP, Popularity, mean_rank
+from learners.sources.rings import Weighing
 from learners.sources.transitions import Transitions
 
 SOURCES = {
@@ -93,6 +96,63 @@ def test_the_top_list_is_exact_for_every_rank_that_counts() -> None:
             true_rank = above + (equal + 1) / 2
             rank = mean_rank(popularity.arrays, 2, int(item))
             assert rank == true_rank or (rank > TOP / 2 and true_rank > TOP / 2)
+
+
+def _by_formula(events: Interactions, query: list[int], w: Weighing, now: float) -> list[float]:
+    """Votes of all sessions, straight from the module's formulas; T is 100 s, k without a limit."""
+    sessions: dict[int, list[int]] = {}
+    last: dict[int, float] = {}
+    for item, time, session in zip(events.item, events.time, events.session, strict=True):
+        held = sessions.setdefault(int(session), [])
+        held += [int(item)] if item not in held else []
+        last[int(session)] = float(time)
+    begun = max(sessions) + 1
+    rarity = [0.0] * ITEMS
+    for item in range(ITEMS):
+        if holders := sum(item in held for held in sessions.values()):
+            rarity[item] = math.log(1 + begun / holders)
+    scores = [0.0] * ITEMS
+    for number, held in sessions.items():
+        met = [(d, item) for d, item in enumerate(query) if item in held]
+        if not met:
+            continue
+        likeness = sum(math.exp(-d / w.query_scale) * rarity[i] ** w.idf_power for d, i in met)
+        likeness *= len(held) ** -w.length_power * 2 ** (-(now - last[number]) / 100.0)
+        latest = held.index(met[0][1])
+        for place, item in enumerate(held):
+            away = place - latest
+            scale = w.after_scale if away >= 0 else w.before_scale
+            vote = likeness * math.exp(-met[0][0] / w.vote_scale) * math.exp(-abs(away) / scale)
+            scores[item] += vote * rarity[item] ** w.vote_idf_power
+    return scores
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"query_scale": 0.7},
+        {"idf_power": 0.0},
+        {"length_power": 1.0},
+        {"vote_scale": 0.8},
+        {"vote_idf_power": 0.4},
+        {"after_scale": 1.0},
+        {"before_scale": 1.0},
+    ],
+)
+def test_neighbours_vote_as_the_formulas_say(change: dict[str, float]) -> None:
+    weighing = replace(Weighing(), **change)
+    neighbours = Neighbours(60, 128, 64, 100, half_life_seconds=100.0, weighing=weighing)
+    events = random_interactions(3, items=ITEMS, events=250)
+    neighbours.learn(events)
+    query = [1, 4, 2, 7]
+    scores = neighbours.score(Query(np.array(query, np.int32), now=260.0), ITEMS)
+    expected = np.array(_by_formula(events, query, weighing, now=260.0))
+    assert scores.any()
+    assert np.allclose(scores, expected, rtol=1e-4)
+    if change:
+        plain = np.array(_by_formula(events, query, Weighing(), now=260.0))
+        assert not np.allclose(expected, plain, rtol=1e-2), "the constant makes a difference"
 
 
 def test_session_numbers_may_pass_32_bits() -> None:

@@ -7,9 +7,9 @@ from the end gives every session s of its ring
 .. math:: S(s) \mathrel{+}= e^{-d/a} \ln(1 + N/c_i)^{p}
 
 and :math:`sim(s) = S(s)\,|s|^{-v}\,2^{-(t-t_s)/T}`. The k most similar sessions vote for their
-items with :math:`sim(s)\,e^{-d/e}\ln(1+N/c_j)`, less the further item j stands in s from the
+items with :math:`sim(s)\,e^{-d/e}\ln(1+N/c_j)^{r}`, less the further item j stands in s from the
 latest query item found there: :math:`e^{-(j-j_0)/f}` after it, :math:`e^{-(j_0-j)/b}` before.
-c counts sessions with an item, N all sessions.
+c counts sessions with an item, N all sessions; `Weighing` holds the constants.
 """
 
 from __future__ import annotations
@@ -23,9 +23,17 @@ from numpy.typing import NDArray
 from learners.base import Interactions, Query, Source, no_pause
 from learners.jit import jit, prefetch
 from learners.selection import keep_best
-from learners.sources.rings import WRAP, NeighboursState, learn_one, make_neighbours
+from learners.sources.rings import (
+    MATCHED,
+    SCORED,
+    WRAP,
+    NeighboursState,
+    Weighing,
+    learn_one,
+    make_neighbours,
+)
 from learners.store.history import MOST_QUERY
-from learners.store.rows import Records, refill, release
+from learners.store.rows import refill, release
 from learners.store.sessions import SESSION_LENGTH, Sessions, make_sessions, open_session
 from learners.vector import log_of
 
@@ -39,21 +47,7 @@ __all__ = [
 ]
 
 QUERY_ITEMS = 12  # distinct query items that look for neighbours
-DISTANCE_SCALE = 3.0  # a
-IDF_POWER = 1.5  # p
-VOTE_SCALE = 5.0  # e
-AFTER_SCALE = 5.0  # f
-BEFORE_SCALE = 5.0  # b
 AHEAD = 8  # sessions that are fetched while others vote
-
-_VOTE_WEIGHT = np.exp(-np.arange(MOST_QUERY) / VOTE_SCALE).astype(np.float32)
-# By place less the origin's, from -(SESSION_LENGTH - 1) on.
-_STEP_WEIGHT = np.concatenate(
-    [
-        np.exp(-np.arange(SESSION_LENGTH - 1, 0, -1) / BEFORE_SCALE),
-        np.exp(-np.arange(SESSION_LENGTH) / AFTER_SCALE),
-    ]
-).astype(np.float32)
 
 
 class Scratch(NamedTuple):
@@ -110,6 +104,7 @@ def _find(
     """Sum S over the sessions that share items with the query; return how many were met."""
     place, similarity, met = scratch.place, scratch.similarity, scratch.found
     ring, rows = state.session, state.rows.head
+    near, power = state.query_weight, state.idf_power[MATCHED]
     capacity = len(similarity)
     begun = sessions.begun[0]
     last = begun % capacity
@@ -128,7 +123,7 @@ def _find(
         if head.met == 0:
             continue
         idf = np.log(1.0 + total / head.met)
-        weight = np.float32(np.exp(-d / DISTANCE_SCALE) * idf**IDF_POWER)
+        weight = np.float32(near[d] * idf**power)
         for i in range(head.start, head.start + min(head.held, np.int64(head.room))):
             age = (begun - np.int64(ring[i])) & WRAP
             if age > capacity or age == own_age:
@@ -164,11 +159,12 @@ def _prefetch_session(sessions: Sessions, slot: int) -> None:
 
 
 @jit
-def _vote(rows: Records, sessions: Sessions, scratch: Scratch, kept: int) -> int:
+def _vote(state: NeighboursState, sessions: Sessions, scratch: Scratch, kept: int) -> int:
     """Let the kept sessions vote; return how many items were voted for."""
     stored, heads, where = sessions.item, sessions.head, scratch.place
     met, value, slots = scratch.found, scratch.value, scratch.slot
-    named, vote = scratch.item, scratch.vote
+    named, vote, rows = scratch.item, scratch.vote, state.rows.head
+    near, step = state.vote_weight, state.step_weight
     voted = 0
     for i in range(min(kept, AHEAD)):
         _prefetch_session(sessions, met[i])
@@ -185,7 +181,7 @@ def _vote(rows: Records, sessions: Sessions, scratch: Scratch, kept: int) -> int
                 origin = place
         if nearest == 0:
             continue
-        similarity = value[i] * _VOTE_WEIGHT[nearest - 1]
+        similarity = value[i] * near[nearest - 1]
         for place in range(heads[session].length):
             row = stored[session, place] - 1
             if row < 0:
@@ -195,7 +191,7 @@ def _vote(rows: Records, sessions: Sessions, scratch: Scratch, kept: int) -> int
             at = slots[row] if slots[row] > 0 else voted + 1
             voted += at > voted
             slots[row] = at
-            vote[at - 1] += similarity * _STEP_WEIGHT[place - origin + SESSION_LENGTH - 1]
+            vote[at - 1] += similarity * step[place - origin + SESSION_LENGTH - 1]
     return voted
 
 
@@ -216,7 +212,7 @@ def votes(
     """
     found = _find(state, sessions, scratch, query, n, own)
     kept = _choose(sessions, state.most[1], scratch, found)
-    voted = _vote(state.rows.head, sessions, scratch, kept)
+    voted = _vote(state, sessions, scratch, kept)
     age = (now - state.reference[0]) / state.half_life[0]
     decay = np.float32(2.0 ** -min(max(age, 0.0), 1000.0))
     named, vote, idf = scratch.item, scratch.vote, scratch.idf
@@ -225,6 +221,10 @@ def votes(
     for i in range(voted):
         idf[i] = np.float32(1.0) + total / np.float32(max(rows[named[i]].met, 1))
     log_of(idf, voted)
+    power = np.float32(state.idf_power[SCORED])
+    if power != 1.0:
+        for i in range(voted):
+            idf[i] = idf[i] ** power
     for i in range(voted):
         vote[i] *= decay * idf[i]
     for d in range(n):
@@ -275,9 +275,12 @@ class Neighbours(Source):
         slots_a_row: int = 256,
         k: int = 150,
         half_life_seconds: float = 30 * 86400.0,
+        weighing: Weighing | None = None,
     ) -> None:
         self.sessions = make_sessions(sessions)
-        self.arrays = make_neighbours(items, slots_a_row, k, half_life_seconds)
+        self.arrays = make_neighbours(
+            items, slots_a_row, k, half_life_seconds, weighing or Weighing()
+        )
         votes = most_votes(k)
         slot, item, vote = np.zeros(items, np.int32), np.zeros(votes, np.int32), np.zeros(votes)
         self._scratch = make_scratch(

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.jit import jit
+from learners.store.history import MOST_QUERY
 from learners.store.rows import Rows, make_rows, reserve, settle
 from learners.store.sessions import SESSION_LENGTH, Sessions, add
 
-__all__ = ["WRAP", "NeighboursState", "learn_one", "make_neighbours"]
+__all__ = [
+    "MATCHED",
+    "SCORED",
+    "WRAP",
+    "NeighboursState",
+    "Weighing",
+    "learn_one",
+    "make_neighbours",
+]
 
-LENGTH_POWER = 0.2  # v
 WRAP = 0xFFFFFFFF
 REBASE_AFTER = 60.0  # half-lives; 2^60 is far from the largest float32
+MATCHED, SCORED = range(2)  # of `idf_power`
 
-_LENGTH_WEIGHT = np.maximum(np.arange(SESSION_LENGTH + 1), 1.0) ** -LENGTH_POWER
+
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """How neighbours are weighed: the constants of the formulas in `neighbours`."""
+
+    query_scale: float = 3.0  # a
+    idf_power: float = 1.5  # p
+    length_power: float = 0.2  # v
+    vote_scale: float = 5.0  # e
+    vote_idf_power: float = 1.0  # r
+    after_scale: float = 5.0  # f
+    before_scale: float = 5.0  # b
 
 
 class NeighboursState(NamedTuple):
@@ -27,19 +49,32 @@ class NeighboursState(NamedTuple):
     session: NDArray[np.uint32]  # (slots,) session numbers, modulo 2^32
     most: NDArray[np.int64]  # (2,) slots of a ring at most (a power of two), k
     half_life: NDArray[np.float64]  # (1,) T, seconds
-    reference: NDArray[np.float64]  # (1,) r, seconds: a session weighs |s|^-v 2^((t_s - r)/T)
+    reference: NDArray[np.float64]  # (1,) t_0, seconds: a session weighs |s|^-v 2^((t_s - t_0)/T)
+    query_weight: NDArray[np.float64]  # (MOST_QUERY,) e^(-d/a)
+    length_weight: NDArray[np.float64]  # (SESSION_LENGTH + 1,) |s|^-v
+    vote_weight: NDArray[np.float32]  # (MOST_QUERY,) e^(-d/e)
+    step_weight: NDArray[np.float32]  # by j - j_0, from -(SESSION_LENGTH - 1) on
+    idf_power: NDArray[np.float64]  # (2,) p of MATCHED items, r of SCORED ones
 
 
 def make_neighbours(
-    items: int, slots_a_row: int, k: int, half_life_seconds: float
+    items: int, slots_a_row: int, k: int, half_life_seconds: float, weighing: Weighing
 ) -> NeighboursState:
     """Return empty rings with room for an eighth of all slots."""
+    steps, distances = np.arange(SESSION_LENGTH), np.arange(MOST_QUERY)
+    before = np.exp(-steps[:0:-1] / weighing.before_scale)
+    after = np.exp(-steps / weighing.after_scale)
     return NeighboursState(
         make_rows(items),
         np.zeros(max(items * slots_a_row // 8, 4 * slots_a_row), np.uint32),
         np.array([slots_a_row, k], np.int64),
         np.array([half_life_seconds]),
         np.zeros(1),
+        np.array([math.exp(-d / weighing.query_scale) for d in range(MOST_QUERY)]),
+        np.maximum(np.arange(SESSION_LENGTH + 1), 1.0) ** -weighing.length_power,
+        np.exp(-distances / weighing.vote_scale).astype(np.float32),
+        np.concatenate([before, after]).astype(np.float32),
+        np.array([weighing.idf_power, weighing.vote_idf_power]),
     )
 
 
@@ -87,4 +122,4 @@ def learn_one(
         _rebase(state, sessions, time)
     head = sessions.head[slot]
     age = (head.time - state.reference[0]) / state.half_life[0]
-    sessions.weight[slot] = _LENGTH_WEIGHT[head.length] * 2.0 ** max(age, -1000.0)
+    sessions.weight[slot] = state.length_weight[head.length] * 2.0 ** max(age, -1000.0)

@@ -20,6 +20,7 @@ from learners.handle import Handle, State, make_handle
 from learners.sources.factors import Factors
 from learners.sources.neighbours import Neighbours
 from learners.sources.popularity import Popularity
+from learners.sources.rings import Weighing
 from learners.sources.transitions import Transitions
 from learners.store.history import History, forget_items, make_history
 from learners.store.ledger import Ledger, make_ledger
@@ -70,6 +71,15 @@ class Memory:
             ring,
             config.neighbours,
             config.neighbour_half_life_seconds,
+            Weighing(
+                query_scale=config.neighbour_query_scale,
+                idf_power=config.neighbour_idf_power,
+                length_power=config.neighbour_length_power,
+                vote_scale=config.neighbour_vote_scale,
+                vote_idf_power=config.neighbour_vote_idf_power,
+                after_scale=config.neighbour_after_scale,
+                before_scale=config.neighbour_before_scale,
+            ),
         )
         following = Transitions(config.items, config.transition_half_lives_seconds, slots)
         popular = Popularity(config.items, config.popularity_half_lives_seconds)
@@ -81,7 +91,7 @@ class Memory:
             config.factor_correction,
         )
         history = make_history(config.users, config.history_length)
-        blend = make_blend(FEATURES, config.hidden_units, config.seed)
+        blend = make_blend(FEATURES, config.hidden_units, config.seed, config.blend_rate)
         work = make_workspace(
             config.items,
             config.sessions,
