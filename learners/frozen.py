@@ -44,7 +44,7 @@ from learners.sources import neighbours
 from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.history import MOST_QUERY
 
-__all__ = ["LISTING", "Clicks", "list_best", "sorted_best", "test_frozen"]
+__all__ = ["LISTING", "Clicks", "gather_one", "list_best", "sorted_best", "test_frozen"]
 
 LISTING = (BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS)  # sources that `list_best` can ask
 
@@ -132,13 +132,19 @@ def sorted_best(
 
 
 @jit
-def _gather_one(models: Models, work: Workspace, asked: Asked, source: int) -> int:
+def gather_one(models: Models, work: Workspace, asked: Asked, source: int) -> int:
     """Let one source alone name and score items, into `work.value`; return how many."""
     slot, items, column, value = work.slot, work.item, work.column, work.value
     column[:, : work.touched[0]] = 0.0
     if source == NEIGHBOURS:
         touched = neighbours.votes(
-            models.neighbours, models.sessions, work.knn, work.query, asked.items, asked.now, -1
+            models.neighbours,
+            models.sessions,
+            work.knn,
+            work.query,
+            asked.items,
+            asked.now,
+            asked.own,
         )
         value[:touched] = column[KNN, :touched]
     else:
@@ -182,5 +188,5 @@ def list_best(
             for place in range(LIST):
                 best[t, place] = models.popularity.top[SCORED_LIFE, place] - 1
         else:
-            touched = _gather_one(models, work, asked, source)
+            touched = gather_one(models, work, asked, source)
             sorted_best(work.value, work.item, touched, best[t])

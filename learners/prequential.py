@@ -32,7 +32,7 @@ from learners.selection import kth_largest
 from learners.sources import factors, popularity, rings, transitions
 from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
-from learners.store.sessions import SESSION_LENGTH, open_session
+from learners.store.sessions import SESSION_LENGTH, Sessions, open_session
 from learners.vector import find
 
 __all__ = [
@@ -45,6 +45,8 @@ __all__ = [
     "ask_user",
     "note_ranks",
     "rank",
+    "session_number",
+    "source_rank",
     "test_then_learn",
 ]
 
@@ -96,7 +98,7 @@ def rank(
 
 
 @jit
-def _source_rank(work: Workspace, source: int, touched: int, item: int, seen: int) -> float:
+def source_rank(work: Workspace, source: int, touched: int, item: int, seen: int) -> float:
     """Rank of an item by one source among all `seen` items; those it says nothing of tie at 0.
 
     Leaves the scores in `work.value`.
@@ -122,7 +124,7 @@ def _source_rank(work: Workspace, source: int, touched: int, item: int, seen: in
 
 @jit
 def _cover(work: Workspace, covered: NDArray[np.uint8], touched: int) -> None:
-    """Mark the LIST best items by the scores that `_source_rank` left in `work.value`."""
+    """Mark the LIST best items by the scores that `source_rank` left in `work.value`."""
     items, value = work.item, work.value
     least = kth_largest(value, touched, LIST) if touched > LIST else np.float32(0.0)
     for i in range(touched):
@@ -173,7 +175,7 @@ def note_ranks(
     ranks[BLEND] = _candidate_rank(work, work.score, kept, covered[BLEND], target)
     ranks[FACTORS] = _candidate_rank(work, work.factor, kept, covered[FACTORS], target)
     for source in (NEIGHBOURS, TRANSITIONS):
-        ranks[source] = _source_rank(work, source, touched, item, popular.seen[0])
+        ranks[source] = source_rank(work, source, touched, item, popular.seen[0])
         _cover(work, covered[source], touched)
     ranks[POPULARITY] = popularity.mean_rank(popular, SCORED_LIFE, item)
     for place in range(LIST):
@@ -203,6 +205,19 @@ def _test(
 
 
 @jit
+def session_number(history: History, sessions: Sessions, user: int) -> int:
+    """Return the number of a user's running session in the store; begin one where it has none."""
+    head = history.head[user]
+    capacity = len(sessions.head)
+    number = int(head.session_number - 1)
+    stale = number < 0 or number < sessions.begun[0] - capacity
+    if stale or sessions.head[number % capacity].length == SESSION_LENGTH:
+        number = open_session(sessions, user)
+        head.session_number = number + 1
+    return number
+
+
+@jit
 def _learn(
     history: History, models: Models, work: Workspace, user: int, item: int, kind: int, time: float
 ) -> None:
@@ -211,14 +226,8 @@ def _learn(
     n = recent(history, user, work.query, work.query_kind, in_session)
     transitions.learn_one(models.transitions, work.query, n, item, time)
     factors.learn_one(models.factors, work.query, n, item)
-    sessions = models.sessions
-    capacity = len(sessions.head)
-    number = int(head.session_number - 1)
-    stale = number < 0 or number < sessions.begun[0] - capacity
-    if stale or sessions.head[number % capacity].length == SESSION_LENGTH:
-        number = open_session(sessions, user)
-        head.session_number = number + 1
-    rings.learn_one(models.neighbours, sessions, number, item, time)
+    number = session_number(history, models.sessions, user)
+    rings.learn_one(models.neighbours, models.sessions, number, item, time)
     popularity.learn_one(models.popularity, item, kind, time)
     append(history, user, item, kind, time)
 

@@ -11,7 +11,7 @@ Update = Callable[[int, int | None, str], None]  # done, in all (None: unknown),
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Update]:
+def progress_bar(what: str, *, with_rate: bool = True) -> Iterator[Update]:
     """Show a bar with done, total, rate and time while the block runs; nothing into a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -32,7 +32,7 @@ def progress_bar(what: str) -> Iterator[Update]:
 
         def update(done: int, total: int | None, note: str = "") -> None:
             speed = bar.tasks[0].speed
-            rate = f"{speed:,.0f}/s" if speed else ""
+            rate = f"{speed:,.0f}/s" if speed and with_rate else ""
             of = f"of {total:,}" if total is not None else ""
             bar.update(task, completed=done, total=total, rate=rate, note=note, of=of)
 
