@@ -23,6 +23,7 @@ from learners.errors import DataError
 from learners.prequential import BLEND, NEIGHBOURS, TRANSITIONS, Events
 from learners.store.texts import keys_64
 from learners.trials import Trial, try_config
+from learners.warmup import warm_up
 from streams.replay import open_source
 from streams.replay_sources import ReplaySource
 from streams.settings import Settings, load_settings
@@ -133,7 +134,7 @@ def tune_log(
     source = open_source(path, dataset, settings)
     events = _chosen(_interactions(source, _stop_at(source, until)))
     base = source.engine
-    tell("preparing the kernels (compiled once; up to a minute) ...")
+    warm_up(tell)
     _load(base)
     with stopping or nullcontext(threading.Event()) as stop:
         return _tune(base, events, Limit(budget_seconds, trials), seed, stop, progress)
@@ -235,7 +236,7 @@ def _chosen(read: tuple[Events, NDArray[np.uint64]]) -> Events:
 
 
 def _load(base: EngineConfig) -> None:
-    """Compile every kernel that a trial runs."""
+    """Compile what else a trial runs; this takes seconds."""
     n = 64
     row = np.arange(n, dtype=np.int32) % 8
     events = Events(

@@ -28,7 +28,7 @@ __all__ = ["KNOBS", "LIST", "Knob", "Limit", "Search", "Stopped", "Trials", "val
 LIST = 20  # of HR and MRR
 POLL_SECONDS = 0.1
 SWEEPS_ALONE, MOST_SWEEPS = 2, 5
-DEARER = 0.001  # what a constant must gain that makes queries slower
+ERRORS = 2.0  # standard errors that a change must gain
 DIGITS = 3  # that a found value has
 
 
@@ -39,7 +39,6 @@ class Knob(NamedTuple):
     step: float  # of the first sweep: a factor or, if `adds`, a summand
     adds: bool = False
     place: int | None = None
-    least_gain: float = 0.0
 
 
 KNOBS: dict[int, tuple[Knob, ...]] = {
@@ -53,7 +52,7 @@ KNOBS: dict[int, tuple[Knob, ...]] = {
         Knob("neighbour_after_scale", 1.6),
         Knob("neighbour_before_scale", 1.6),
         Knob("neighbour_half_life_seconds", 3.0),
-        Knob("neighbours", 1.5, least_gain=DEARER),
+        Knob("neighbours", 1.5),
     ),
     BLEND: (
         Knob("popularity_half_lives_seconds", 3.0),
@@ -62,7 +61,7 @@ KNOBS: dict[int, tuple[Knob, ...]] = {
         Knob("factor_rate", 1.6),
         Knob("factor_correction", 0.3, adds=True),
         Knob("blend_rate", 1.6),
-        Knob("hidden_units", 2.0, least_gain=DEARER),
+        Knob("hidden_units", 2.0),
         Knob("neighbour_half_life_seconds", 3.0),
         Knob("neighbour_length_power", 0.2, adds=True),
         Knob("neighbour_idf_power", 0.5, adds=True),
@@ -241,7 +240,7 @@ class Search:
             self._join(alone)
             for sweep in range(MOST_SWEEPS):
                 before = self.best
-                self.best = self._sweep(self.best, BLEND, sweep, reach=1, keep=True)
+                self._sweep(self.best, BLEND, sweep, reach=1)
                 if self.best == before and sweep > 1:
                     return
         except _Enough:
@@ -267,10 +266,7 @@ class Search:
         """Tune a source by its own figures; `best` is that too until the blend has judged."""
         config = self.base
         for sweep in range(SWEEPS_ALONE):
-            config = self._sweep(config, source, sweep, reach=2 - sweep, keep=False)
-        names = {knob.name for knob in KNOBS[source]}
-        found: dict[str, Any] = {name: getattr(config, name) for name in names}
-        self.best = replace(self.best, **found)
+            config = self._sweep(config, source, sweep, reach=2 - sweep)
         return config
 
     def _join(self, alone: Sequence[EngineConfig]) -> None:
@@ -280,16 +276,14 @@ class Search:
         means = [float(np.mean(found)) for found in self._measure(choices, BLEND)]
         self.best = choices[int(np.argmax(means))]
 
-    def _sweep(
-        self, config: EngineConfig, source: int, sweep: int, *, reach: int, keep: bool
-    ) -> EngineConfig:
-        """Vary each constant of a source once; with `keep`, `best` follows at once."""
+    def _sweep(self, config: EngineConfig, source: int, sweep: int, *, reach: int) -> EngineConfig:
+        """Vary each constant of a source once; `best` follows at once."""
         for place in self._order.permutation(len(KNOBS[source])):
             knob = KNOBS[source][place]
             self.doing = f"{SOURCES[source]}: {knob.name}"
             config = self._climb(config, knob, source, sweep, reach)
-            if keep:
-                self.best = config
+            found: dict[str, Any] = {knob.name: getattr(config, knob.name)}
+            self.best = replace(self.best, **found)
         return config
 
     def _climb(
@@ -306,7 +300,7 @@ class Search:
             if not choices:
                 return config
             best = int(np.argmax([found.mean() for found in scores]))
-            if not _gains(scores[best], score, knob):
+            if not _gains(scores[best], score):
                 return config
             config, score = choices[best], scores[best]
             at = tried[config]
@@ -333,8 +327,8 @@ class Search:
         return [self._known[source, config] for config in configs]
 
 
-def _gains(new: NDArray[np.float64], old: NDArray[np.float64], knob: Knob) -> bool:
-    """Tell whether it is better by more than the standard error of the paired difference."""
+def _gains(new: NDArray[np.float64], old: NDArray[np.float64]) -> bool:
+    """Tell whether it is better by more than twice the standard error of the paired difference."""
     gain = new - old
     error = float(gain.std()) / math.sqrt(max(len(gain), 1))
-    return float(gain.mean()) > max(error, knob.least_gain)
+    return float(gain.mean()) > ERRORS * error
