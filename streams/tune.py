@@ -53,8 +53,9 @@ class Tuned:
         Where it began, and what was found.
     trials : int
         How many were made: the same number and seed find the same.
-    searched_gain : float
-        Mean of HR@20 and MRR@20 that `best` gains on the quarter searched, flattered by the search.
+    searched_gain : float or None
+        Mean of HR@20 and MRR@20 that the blend gains on the quarter searched, flattered by the
+        search; None where it ended before that was tried.
     figures : dict
         On the quarter not searched: `hr@20`, `mrr@20` of `base` and `best`, `n` targets.
     gain, low, high : float
@@ -69,7 +70,7 @@ class Tuned:
     trials: int
     seconds: float
     searched_targets: int
-    searched_gain: float
+    searched_gain: float | None
     figures: Mapping[str, Mapping[str, float]]
     gain: float = 0.0
     low: float = 0.0

@@ -88,7 +88,7 @@ def moved(config: EngineConfig, knob: Knob, steps: int, sweep: int) -> EngineCon
         new = old + steps * knob.step / 2**sweep
     else:
         new = old * knob.step ** (steps / 2**sweep)
-    low, high = ENGINE_BOUNDS[knob.name]
+    low, high = map(float, ENGINE_BOUNDS[knob.name])
     new = min(max(float(f"{new:.{DIGITS}g}"), low), high)
     value = getattr(config, knob.name)
     if isinstance(value, tuple):
@@ -121,7 +121,7 @@ class Limit:
     seconds: float
     trials: int | None = None
     reserved_seconds: float = 0.0  # for what comes after the search
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def passed_seconds(self) -> float:
@@ -246,12 +246,10 @@ class Search:
         except _Enough:
             return
 
-    def gain(self, source: int = BLEND) -> float:
-        """Return the mean that `best` gains over `base`, as far as both were tried; else 0."""
-        found = [self._known.get((source, config)) for config in (self.best, self.base)]
-        if found[0] is None or found[1] is None:
-            return 0.0
-        return float(np.mean(found[0] - found[1]))
+    def gain(self) -> float | None:
+        """Return the mean that `best` gains over `base` by the blend, if both were tried by it."""
+        new, old = (self._known.get((BLEND, config)) for config in (self.best, self.base))
+        return None if new is None or old is None else float(np.mean(new - old))
 
     @property
     def targets(self) -> int:

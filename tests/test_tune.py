@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -30,30 +32,28 @@ from streams.tune import _interactions, tune_log
 from streams.tune_search import KNOBS, moved, value_of
 from tests.test_replay import write_lines
 
-HOUR = 3600.0
+DAY = 86_400.0
 START = 1_750_000_000.0
-# Ages that never fade, where what follows what changes every hour.
-SLOW = {"transition_half_lives_seconds": (3e9, 3e9), "neighbour_half_life_seconds": 3e9}
+# Half-lives of four months, where what follows what changes every day.
+SLOW = {"transition_half_lives_seconds": (1e7, 1e7), "neighbour_half_life_seconds": 1e7}
 WRONG = Settings(engine=EngineConfig(sessions=20_000, **SLOW))  # type: ignore[arg-type]
 TOML = """[engine]
 sessions = 20000
-transition_half_lives_seconds = [3e9, 3e9]
-neighbour_half_life_seconds = 3e9
+transition_half_lives_seconds = [1e7, 1e7]
+neighbour_half_life_seconds = 1e7
 """
 
 
-def fickle_events(
-    hours: int = 24, visits: int = 160, items: int = 150, seed: int = 3
-) -> list[Event]:
-    """Visits of two clicks; each hour has its own answer to what is clicked second."""
+def fickle_events(days: int = 24, visits: int = 250, items: int = 80, seed: int = 3) -> list[Event]:
+    """Visits of two clicks; each day has its own answer to what is clicked second."""
     generator = np.random.default_rng(seed)
     events: list[Event] = []
-    for hour in range(hours):
+    for day in range(days):
         answer = generator.permutation(items)
         for visit, first in enumerate(generator.integers(0, items, visits)):
             for step, item in enumerate((first, answer[first])):
-                n = 2 * (hour * visits + visit) + step
-                at = START + HOUR * (hour + (2 * visit + step) / (2 * visits))
+                n = 2 * (day * visits + visit) + step
+                at = START + DAY * (day + (2 * visit + step) / (2 * visits))
                 events.append(
                     Click(event_id=f"e{n}", timestamp=at, user=f"u{n // 2}", item=f"i{item}")
                 )
@@ -81,7 +81,7 @@ def test_a_wrong_half_life_is_found_and_written_with_its_gain(
     assert printed.exit_code == 0, printed.output
     row = json.loads(printed.stdout)
     assert row["trials"] <= 24
-    assert row["settings"]["transition_half_lives_seconds"][0] < 3e8
+    assert row["settings"]["transition_half_lives_seconds"][0] < 2e6
     assert 0.02 < row["gain"]["low"] < row["gain"]["mean"] < row["gain"]["high"]
     for figure in ("hr@20", "mrr@20"):
         assert row["figures"]["best"][figure] > row["figures"]["base"][figure]
@@ -119,7 +119,13 @@ def test_where_nothing_gains_nothing_is_written(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_a_budget_in_seconds_is_kept_and_confirmed(fickle: Path) -> None:
+def test_a_budget_in_seconds_is_kept_and_confirmed(
+    fickle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on by 0.1 s whenever it is looked at."""
+    ticks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: 0.1 * next(ticks))
+    monkeypatch.setattr("streams.tune_search.time", clock)
     told: list[tuple[float, float, str]] = []
     tuned = tune_log(
         fickle, settings=WRONG, budget_seconds=20.0, progress=lambda *what: told.append(what)
@@ -151,7 +157,7 @@ def test_a_signal_keeps_the_best_so_far(
     assert shown.exit_code == 128 + number
     assert "stopped, and not confirmed: the settings are in" in shown.stdout
     assert "# Stopped before this could be confirmed" in out.read_text()
-    assert load_settings(out).engine.transition_half_lives_seconds[0] < 3e8
+    assert load_settings(out).engine.transition_half_lives_seconds[0] < 2e6
 
 
 def tell_to_stop(number: signal.Signals) -> None:
@@ -192,8 +198,8 @@ def test_what_cannot_be_tuned_or_written_is_said_in_words(
 
 def test_a_trial_ranks_as_the_engine_does(tmp_path: Path) -> None:
     """Also a source that is tried alone, and what was delivered twice."""
-    path = write_lines(tmp_path, fickle_events(hours=3))
-    path.write_bytes(path.read_bytes() + msgspec.json.encode(fickle_events(hours=1)[0]) + b"\n")
+    path = write_lines(tmp_path, fickle_events(days=3))
+    path.write_bytes(path.read_bytes() + msgspec.json.encode(fickle_events(days=1)[0]) + b"\n")
     engine = replay_log(path, settings=WRONG)
     source = open_source(path, None, WRONG)
     events, _ = _interactions(source, len(source))

@@ -10,7 +10,7 @@ import typer
 
 from serving.commands.options import AsJson, Broker, SettingsFile
 
-__all__ = ["register"]
+__all__ = ["DatasetName", "Log", "register"]
 
 
 Topics = Annotated[
@@ -26,6 +26,12 @@ To = Annotated[
 ]
 Follow = Annotated[
     bool, typer.Option("--follow", help="Go on with what arrives, until --to or Ctrl-C.")
+]
+Log = Annotated[
+    str,
+    typer.Argument(
+        help="A recorded log, JSON lines (.jsonl or -), kafka://host:port, or a data set."
+    ),
 ]
 DatasetName = Annotated[
     str | None,
@@ -110,12 +116,7 @@ def record(
 
 
 def replay(
-    log: Annotated[
-        str,
-        typer.Argument(
-            help="A recorded log, JSON lines (.jsonl or -), kafka://host:port, or a data set."
-        ),
-    ],
+    log: Log,
     dataset: DatasetName = None,
     plot: Plot = None,
     report_file: ReportFile = None,

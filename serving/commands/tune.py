@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serving.commands.data import DatasetName
+from serving.commands.data import DatasetName, Log
 from serving.commands.options import AsJson, SettingsFile
 
 if TYPE_CHECKING:
@@ -17,30 +17,31 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
+Until = Annotated[
+    float | None,
+    typer.Option(min=0, help="Take the first so many events; below 1, that share of the log."),
+]
+Budget = Annotated[
+    float, typer.Option(min=1, help="Seconds it may take, on the clock, once the log is read.")
+]
+TrialCount = Annotated[
+    int | None,
+    typer.Option(min=1, help="Try so many settings instead: finds the same each time."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Order in which constants are tried.")]
+Out = Annotated[Path, typer.Option(help="Settings file (TOML) that is written.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+
+
 def tune(
-    log: Annotated[
-        str,
-        typer.Argument(
-            help="A recorded log, JSON lines (.jsonl or -), kafka://host:port, or a data set."
-        ),
-    ],
+    log: Log,
     dataset: DatasetName = None,
-    until: Annotated[
-        float | None,
-        typer.Option(min=0, help="Take the first so many events; below 1, that share of the log."),
-    ] = None,
-    budget: Annotated[
-        float, typer.Option(min=1, help="Seconds it may take, on the clock, once the log is read.")
-    ] = 300.0,
-    trials: Annotated[
-        int | None,
-        typer.Option(min=1, help="Try so many settings instead: finds the same each time."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Order in which constants are tried.")] = 1,
-    out: Annotated[Path, typer.Option(help="Settings file (TOML) that is written.")] = Path(
-        "tuned.toml"
-    ),
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    until: Until = None,
+    budget: Budget = 300.0,
+    trials: TrialCount = None,
+    seed: Seed = 1,
+    out: Out = Path("tuned.toml"),
+    force: Force = False,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -83,19 +84,21 @@ def tune(
             stopping=stop,
         )
     if tuned.gains:
-        options = (
-            f"--{name} {value}"
-            for name, value in (("dataset", dataset), ("until", until), ("settings", settings_file))
-        )
-        words = [option for option in options if not option.endswith(" None")]
-        repeat = f"--seed {seed} --trials {tuned.trials}"
-        write_tuned(tuned, out, " ".join(["everlearn tune", Path(log).name, *words, repeat]))
+        first = int(until) if until is not None and until >= 1 else until
+        named = {"dataset": dataset, "until": first, "settings": settings_file, "seed": seed}
+        write_tuned(tuned, out, _command(log, {**named, "trials": tuned.trials}))
     if as_json:
         typer.echo(json.dumps(_row(tuned, out)))
     else:
         _show(tuned, out)
     if tuned.stopped:
         raise typer.Exit(stop.exit_code)
+
+
+def _command(log: str, options: dict[str, object]) -> str:
+    """Say what finds the same again."""
+    words = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join(["everlearn tune", Path(log).name, *words])
 
 
 def _check_out(out: Path, log: str, force: bool) -> None:
