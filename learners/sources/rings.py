@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from learners.jit import jit
 from learners.store.history import MOST_QUERY
-from learners.store.rows import Rows, make_rows, reserve, settle
+from learners.store.rows import Rows, giver, halve, make_rows, reserve, settle
 from learners.store.sessions import SESSION_LENGTH, Sessions, add
 
 __all__ = [
@@ -79,16 +79,36 @@ def make_neighbours(
 
 
 @jit
+def _give_half(state: NeighboursState, row: int) -> bool:
+    """Let a row, if any, keep the newer half of its ring."""
+    if row < 0:
+        return False
+    head, ring = state.rows.head[row], state.session
+    room = np.int64(head.room)
+    kept = min(head.held, room // 2)
+    newest = np.empty(kept, np.uint32)
+    for i in range(kept):
+        newest[i] = ring[head.start + (head.held - kept + i) % room]
+    for i in range(kept):
+        ring[head.start + i] = newest[i]
+    head.held = kept
+    halve(state.rows, ring, row)
+    return True
+
+
+@jit
 def _append(state: NeighboursState, item: int, number: int) -> None:
     """Note in an item's ring that session `number` holds it."""
     rows, ring = state.rows, state.session
     head = rows.head[item]
     head.met += 1
-    held = head.held
-    if held == head.room and held < state.most[0]:
-        old = head.start
+    held, room = head.held, np.int64(head.room)
+    if held >= room and held & (room - 1) == 0 and room < state.most[0]:  # the oldest is first
         start = reserve(rows, ring, item)
+        if start < 0 and _give_half(state, giver(rows, ring, item)):
+            start = reserve(rows, ring, item)
         if start >= 0:
+            old, held = head.start, room
             for i in range(held):
                 ring[start + i] = ring[old + i]
             settle(rows, ring, item, start)

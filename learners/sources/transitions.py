@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source, no_pause
 from learners.jit import LINE, jit, prefetch
-from learners.store.rows import Rows, make_rows, refill, release, reserve, settle
+from learners.store.rows import (
+    Rows,
+    giver,
+    halve,
+    make_rows,
+    refill,
+    release,
+    reserve,
+    settle,
+)
 from learners.vector import find, smallest
 
 __all__ = [
@@ -113,15 +122,34 @@ def _rebase(state: TransitionsState, time: float) -> None:
 
 
 @jit
+def _give_half(table: Table, row: int) -> bool:
+    """Let a row, if any, keep the half of its entries that weigh most."""
+    if row < 0:
+        return False
+    item, slow, fast = table.item, table.slow, table.fast
+    head = table.rows.head[row]
+    most = head.room // 2
+    while head.held > most:
+        least = smallest(slow, head.start, head.held)
+        head.held -= 1
+        last = head.start + head.held
+        item[least], slow[least], fast[least] = item[last], slow[last], fast[last]
+    halve(table.rows, item, row)
+    return True
+
+
+@jit
 def _free_slot(table: Table, row: int, most: int) -> int:
     """Return the slot for a new entry: the next one, one in a larger block, or the smallest's."""
     item, slow, fast = table.item, table.slow, table.fast
     head = table.rows.head[row]
     held = head.held
     if held == head.room and held < most:
-        old = head.start
         start = reserve(table.rows, item, row)
+        if start < 0 and _give_half(table, giver(table.rows, item, row)):
+            start = reserve(table.rows, item, row)
         if start >= 0:
+            old = head.start
             for i in range(held):
                 item[start + i] = item[old + i]
                 slow[start + i] = slow[old + i]

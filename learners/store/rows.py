@@ -4,6 +4,10 @@ A row owns a block of 2^c slots of the pool; when it is full it moves to a block
 and its old block goes to the free list of its size. `link` is a 32-bit column of the pool: a free
 block keeps the place of the next one in its first slot.
 
+Where all slots are taken, a row may still grow to its fair share, slots / rows: larger free blocks
+are split, and when there is none, the next row in turn that has more than its share gives half of
+its block. There is one wherever a row has nothing, so what is new is never shut out.
+
 What belongs to one row stands together in one record, here and in the other stores: the arrays
 are far larger than the caches, and each record costs one miss where separate columns cost many.
 """
@@ -17,16 +21,27 @@ from numpy.typing import NDArray
 
 from learners.jit import jit
 
-__all__ = ["Records", "Rows", "copy_changed", "make_rows", "refill", "release", "reserve", "settle"]
+__all__ = [
+    "Records",
+    "Rows",
+    "copy_changed",
+    "giver",
+    "halve",
+    "make_rows",
+    "refill",
+    "release",
+    "reserve",
+    "settle",
+]
 
 Records = NDArray[Any]  # a structured array; its dtype stands beside the class that holds it
 
 FIRST_ROOM = 4
+ASKED_TO_GIVE = 32  # rows that are looked at; the next attempt looks at those after them
 ROW = np.dtype(
     [
         ("start", np.int64),  # first slot of the block
         ("held", np.int64),  # entries ever appended (a ring) or held (a list)
-        ("time", np.float64),  # for the rows' owner: a time in seconds
         ("room", np.int32),  # slots of the block
         ("met", np.int32),  # for the rows' owner: a count
     ],
@@ -39,12 +54,12 @@ class Rows(NamedTuple):
 
     head: Records  # (rows,) ROW
     free: NDArray[np.int64]  # (32,) per size class: 1 + start of a free block, 0 for none
-    top: NDArray[np.int64]  # (1,) slots handed out so far
+    top: NDArray[np.int64]  # (2,) slots handed out so far; the row whose turn it is to give
 
 
 def make_rows(rows: int) -> Rows:
     """Return empty rows."""
-    return Rows(np.zeros(rows, ROW), np.zeros(32, np.int64), np.zeros(1, np.int64))
+    return Rows(np.zeros(rows, ROW), np.zeros(32, np.int64), np.zeros(2, np.int64))
 
 
 @jit
@@ -53,6 +68,12 @@ def _size_class(room: int) -> int:
     while (1 << size_class) < room:
         size_class += 1
     return size_class
+
+
+@jit
+def _is_fair(rows: Rows, link: NDArray[Any], room: int) -> bool:
+    """Tell whether every row could have so many slots."""
+    return room * len(rows.head) <= len(link)
 
 
 @jit
@@ -68,10 +89,51 @@ def reserve(rows: Rows, link: NDArray[Any], row: int) -> int:
         rows.free[size_class] = link[head - 1]
         return int(head - 1)
     start = rows.top[0]
-    if start + room > len(link):
+    if start + room <= len(link):
+        rows.top[0] = start + room
+        return int(start)
+    return _split(rows, link, size_class) if _is_fair(rows, link, room) else -1
+
+
+@jit
+def _split(rows: Rows, link: NDArray[Any], size_class: int) -> int:
+    """Take a block out of a larger free one; return its start, or -1 where there is none."""
+    larger = size_class + 1
+    while larger < len(rows.free) and rows.free[larger] == 0:
+        larger += 1
+    if larger == len(rows.free):
         return -1
-    rows.top[0] = start + room
+    start = rows.free[larger] - 1
+    rows.free[larger] = link[start]
+    while larger > size_class:
+        larger -= 1
+        half = start + (1 << larger)
+        link[half] = rows.free[larger]
+        rows.free[larger] = half + 1
     return int(start)
+
+
+@jit
+def giver(rows: Rows, link: NDArray[Any], row: int) -> int:
+    """Return the row that should give half of its block so that `row` can grow, or -1 for none."""
+    if _is_fair(rows, link, max(2 * rows.head[row].room, FIRST_ROOM)):
+        for _ in range(ASKED_TO_GIVE):
+            other = rows.top[1]
+            rows.top[1] = other + 1 if other + 1 < len(rows.head) else 0
+            if not _is_fair(rows, link, rows.head[other].room):
+                return int(other)
+    return -1
+
+
+@jit
+def halve(rows: Rows, link: NDArray[Any], row: int) -> None:
+    """Put the upper half of a row's block on the free list; what is kept stands in the lower."""
+    head = rows.head[row]
+    head.room //= 2
+    size_class = _size_class(head.room)
+    half = head.start + head.room
+    link[half] = rows.free[size_class]
+    rows.free[size_class] = half + 1
 
 
 @jit
@@ -98,7 +160,6 @@ def release(rows: Rows, link: NDArray[Any], row: int) -> None:
     rows.head[row].room = 0
     rows.head[row].held = 0
     rows.head[row].met = 0
-    rows.head[row].time = 0.0
 
 
 @jit
