@@ -20,7 +20,6 @@ __all__ = [
     "PURCHASE",
     "Batch",
     "CatalogueEntry",
-    "Deferred",
     "EngineConfig",
     "Interactions",
     "Query",
@@ -130,10 +129,6 @@ class UserView:
     events: Sequence[tuple[str, str, float]]
     total_events: int
     session_length: int
-
-
-Deferred = Callable[[], NDArray[np.generic]]
-"""An array of a state that is made of Python objects: they are copied now, encoded when called."""
 
 
 class Interactions(NamedTuple):

@@ -1,8 +1,8 @@
 """How much memory an engine may come to take, part by part: known before anything is learnt.
 
-Arrays count at their full size. What Python holds besides them is estimated from what is stated
-here: an id of up to 15 characters, a catalogue entry for every item. Not counted: the program and
-its libraries, batches on their way, and the few kilobytes of drift detectors and books.
+Arrays count at their full size. Texts have buffers that are reserved for long ones; of these counts
+what is stated here: ids of up to 16 bytes, a catalogue entry for every item. Not counted: the
+program and its libraries, batches on their way, and the few kilobytes of drift detectors and books.
 """
 
 from __future__ import annotations
@@ -22,14 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ID_BYTES", "LONGEST_ID_BYTES", "copy_bytes", "parts_of"]
 
-# A Python string of up to 15 characters, and its place in a list that grows by eighths.
-ID_BYTES = 64 + 9
-LONGEST_ID_BYTES = 208 + 9  # the same, of 128 bytes of UTF-8
-# A catalogue entry with category (12 characters), title (28), price and time, in its dictionary;
-# and as JSON, kept for the next checkpoint.
-ENTRY_BYTES = 384 + 160
-# An id as JSON, in pieces and as a whole, and its place in the copied list: while one is written.
-WRITTEN_ID_BYTES = 2 * 18 + 8
+ID_BYTES = 16  # a block, as `strings` hands them out; where it stands counts with the arrays
+LONGEST_ID_BYTES = 128
+ENTRY_BYTES = 80  # in blocks: a category of 12 characters, a title of 28, price and time
 
 
 def parts_of(engine: Engine) -> dict[str, int]:
@@ -41,9 +36,9 @@ def parts_of(engine: Engine) -> dict[str, int]:
     >>> from learners.engine import Engine
     >>> parts = parts_of(Engine(EngineConfig(users=8, items=8, sessions=8, dedupe_events=8)))
     >>> parts["history"], parts["users.ids"]
-    (2376, 584)
+    (2376, 128)
     """
-    seen: set[int] = set()
+    seen = _reserved(engine)
     parts: dict[str, int] = {}
     memory = engine.memory
     for field in fields(memory):
@@ -60,10 +55,18 @@ def parts_of(engine: Engine) -> dict[str, int]:
 
 def copy_bytes(engine: Engine) -> int:
     """Return the bytes of a checkpoint's copy at full capacity, while it is written."""
+    config = engine.config
     state = engine.live_state() | {"evaluation/covered": engine.evaluation.covered}
-    seen: set[int] = set()
-    arrays = sum(_bytes_of(array, seen) for array in state.values() if not callable(array))
-    return arrays + (engine.config.users + engine.config.items) * WRITTEN_ID_BYTES
+    seen = _reserved(engine)
+    arrays = sum(_bytes_of(array, seen) for array in state.values())
+    return arrays + (config.users + config.items) * ID_BYTES + config.items * ENTRY_BYTES
+
+
+def _reserved(engine: Engine) -> set[int]:
+    """Return the identities of the buffers of texts, of which the stated part is used."""
+    memory = engine.memory
+    texts = (memory.users.ids, memory.items.ids, engine.catalogue.entries)
+    return {id(each.heap.data) for each in texts}
 
 
 def _bytes_of(part: object, seen: set[int]) -> int:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import Deferred, EngineConfig
+from learners.base import EngineConfig
 from learners.engine import Engine, fingerprint_of
 from learners.errors import CheckpointError
 from learners.store.ledger import with_room
@@ -83,7 +83,7 @@ def hold_folder(folder: Path, holder: str, cure: str) -> TextIO:
 class Capture:
     """A copy of an engine between two batches."""
 
-    state: Mapping[str, NDArray[np.generic] | Deferred]
+    state: Mapping[str, NDArray[np.generic]]
     manifest: Mapping[str, Any]
 
 
@@ -122,9 +122,7 @@ class CheckpointStore:
         """
         marked = engine.memory.marked()
         state = {
-            name: array
-            if callable(array)
-            else self._copy(name, array, marked[name].changed if name in marked else None)
+            name: self._copy(name, array, marked[name].changed if name in marked else None)
             for name, array in engine.live_state().items()
         }
         self._ahead.clear()
@@ -177,12 +175,11 @@ class CheckpointStore:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
-            state = {name: a() if callable(a) else a for name, a in capture.state.items()}
-            digest = _write_state(temporary / "state.safetensors", state)
+            digest = _write_state(temporary / "state.safetensors", capture.state)
             manifest = {
                 **capture.manifest,
                 "sha256": digest,
-                "fingerprint": fingerprint_of(state),
+                "fingerprint": fingerprint_of(capture.state),
             }
             manifest["manifest_sha256"] = _digest(manifest)
             _write_synced(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())

@@ -23,7 +23,6 @@ from learners.base import (
     PURCHASE,
     Batch,
     CatalogueEntry,
-    Deferred,
     EngineConfig,
     Recommendation,
     UserView,
@@ -248,7 +247,7 @@ class Engine:
 
     def entry(self, item: str) -> CatalogueEntry | None:
         """Return what the catalogue says of an item."""
-        return self.catalogue.entries.get(self.memory.items.row(item))
+        return self.catalogue.entry(self.memory.items.row(item))
 
     # The books
 
@@ -283,9 +282,9 @@ class Engine:
         """Return the bytes that it may come to take, as `capacity` counts them."""
         return sum(parts_of(self).values())
 
-    def live_state(self) -> dict[str, NDArray[np.generic] | Deferred]:
+    def live_state(self) -> dict[str, NDArray[np.generic]]:
         """Return the learnt state as views of what goes on changing: copy before learning on."""
-        parts: dict[str, Mapping[str, NDArray[np.generic] | Deferred]] = {
+        parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
             **self.memory.parts(),
             "evaluation": self.evaluation.state(self.memory.items.used),
             "drift": self.drift.state(),
@@ -303,9 +302,7 @@ class Engine:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return the learnt state as named arrays; call it where nothing is being learnt."""
-        return {
-            name: array() if callable(array) else array for name, array in self.live_state().items()
-        }
+        return self.live_state()
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the engine that gave this state; positions and ledger are the checkpoint's."""

@@ -5,30 +5,57 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learners.store.index import insert, look_up, make_index, remove
-from learners.store.texts import hashes_128
+from learners.store.index import hash_of
 from learners.store.vocab import Vocabulary
 
 
-def test_an_index_is_a_dictionary_also_where_all_hashes_collide() -> None:
-    """Keys of few slots at the table's end, in and out at random: runs wrap, holes are closed."""
+def hash_of_name(name: str) -> int:
+    raw = np.frombuffer(name.encode(), np.uint8)
+    return int(hash_of(raw, 0, len(raw)))
+
+
+def test_a_vocabulary_is_a_dictionary_also_where_hashes_collide() -> None:
+    """Names of few slots at the table's end, in and out at random: runs wrap, holes are closed."""
     generator = np.random.default_rng(5)
-    index, known = make_index(32), dict[tuple[int, int], int]()
-    assert len(index.row) == 64
-    for step in range(5000):
-        key = (int(generator.choice([61, 62, 63, 0])) + 64 * int(generator.integers(9)), 7)
-        hashes = np.array([key], np.uint64)
-        if key in known and generator.random() < 0.5:
-            remove(index, hashes)
-            del known[key]
+    names = [name for name in map(str, range(1200)) if hash_of_name(name) % 64 in (61, 62, 63, 0)]
+    vocabulary, known = Vocabulary(32), dict[str, int]()
+    for _ in range(5000):
+        name = names[int(generator.integers(len(names)))]
+        if name in known and generator.random() < 0.5:
+            vocabulary.free(np.array([known.pop(name)]))
         elif len(known) < 32:
-            known.setdefault(key, step)
-            insert(index, hashes[0, 0], hashes[0, 1], known[key])
-        keys = np.array([*known, (999, 999)], np.uint64)
-        rows = np.empty(len(keys), np.int32)
-        assert look_up(index, keys, rows) == 1
-        assert rows.tolist() == [*known.values(), -1]
-    assert np.count_nonzero(index.row) == len(known)
+            known.setdefault(name, int(vocabulary.assign([name])[0]))
+        assert vocabulary.assign([*known]).tolist() == [*known.values()]
+        assert len(vocabulary) == len(known)
+    assert [vocabulary.row(name) for name in names] == [known.get(name, -1) for name in names]
+
+
+def test_ids_of_one_hash_have_rows_of_their_own() -> None:
+    """Among 200,000 ids some share all 32 bits: only their bytes tell them apart."""
+    names = [f"id-{n}" for n in range(200_000)]
+    hashes = np.array([hash_of_name(name) for name in names])
+    _, first, count = np.unique(hashes, return_index=True, return_counts=True)
+    assert (count > 1).any()
+    alike = [name for at in first[count > 1] for name in np.array(names)[hashes == hashes[at]]]
+    vocabulary = Vocabulary(len(alike))
+    assert vocabulary.assign(alike).tolist() == list(range(len(alike)))
+    vocabulary.free(np.array([0]))
+    assert vocabulary.row(alike[0]) == -1
+    assert [vocabulary.row(name) for name in alike[1:]] == list(range(1, len(alike)))
+
+
+def test_what_is_forgotten_is_blanked_and_its_place_used_again() -> None:
+    vocabulary = Vocabulary(8)
+    long = ["x" * size for size in (16, 17, 128, 129, 1025, 70_000)]
+    vocabulary.assign(long)
+    assert [vocabulary.ids[row] for row in range(6)] == long
+    taken = int(vocabulary.ids.heap.top[0])
+    for _ in range(3):
+        vocabulary.free(np.arange(6))
+        assert ord("x") not in vocabulary.state()["text"]
+        vocabulary.assign(long)
+        assert int(vocabulary.ids.heap.top[0]) == taken
+    assert [vocabulary.ids[vocabulary.row(name)] for name in long] == long
 
 
 def test_a_vocabulary_keeps_its_rows_through_evictions_and_a_round_trip() -> None:
@@ -43,19 +70,14 @@ def test_a_vocabulary_keeps_its_rows_through_evictions_and_a_round_trip() -> Non
             assert len(gone) == len(vocabulary) // 8
             for row in gone:
                 del rows_of[vocabulary.ids[row]]
-            vocabulary.free(map(int, gone))
+            vocabulary.free(gone)
         rows = vocabulary.assign(names)
         vocabulary.last_seen[rows] = count
         for name, row in zip(names, rows.tolist(), strict=True):
             assert rows_of.setdefault(name, row) == row
         assert len(vocabulary) == len(rows_of)
     again = Vocabulary(64)
-    again.load_state(
-        {
-            name: np.asarray(part() if callable(part) else part)
-            for name, part in vocabulary.state().items()
-        }
-    )
+    again.load_state({name: array.copy() for name, array in vocabulary.state().items()})
     for each in (vocabulary, again):
         assert {name: each.row(name) for name in rows_of} == rows_of
         assert each.row("ü999") == -1
@@ -67,4 +89,6 @@ def test_any_text_may_be_asked_for(name: str) -> None:
     vocabulary = Vocabulary(4)
     vocabulary.assign(["a", "b"])
     assert vocabulary.row(name) == -1
-    assert hashes_128([name]).shape == (1, 2)
+    assert vocabulary.assign([name]).tolist() == [2]
+    assert vocabulary.row(name) == 2
+    assert vocabulary.ids[2] == name

@@ -2,66 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import CatalogueEntry, Deferred
-from learners.store.encoding import encode_list
+from learners.base import CatalogueEntry
+from learners.store.strings import Strings
 
 __all__ = ["Catalogue"]
+
+USUAL_BYTES = 128  # of an entry: so much is reserved
+Packed = tuple[str | None, float | None, str | None, float | None, bool | None, bool]
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Packed).decode
 
 
 class Catalogue:
     """Entries by item row; an event is the whole entry, as the compacted topic keeps only the last.
 
+    An entry is kept packed, as MessagePack, and made anew for whoever asks.
+
     Examples
     --------
     >>> catalogue = Catalogue(items=8)
     >>> catalogue.update(3, CatalogueEntry(title="Herb knife", price=12.0, available=False))
-    >>> catalogue.entries[3].title, catalogue.hidden.nonzero()[0]
+    >>> catalogue.entry(3).title, catalogue.hidden.nonzero()[0]
     ('Herb knife', array([3]))
     """
 
     def __init__(self, items: int) -> None:
-        self.entries: dict[int, CatalogueEntry] = {}
+        self.entries = Strings(items, USUAL_BYTES)
         self.hidden = np.zeros(items, np.bool_)  # rows that no answer may name
-        self._version = 0
-        self._encoded = (-1, np.empty(0, np.uint8))  # version, all entries as JSON
 
     def update(self, row: int, entry: CatalogueEntry) -> None:
         """Enter what an event says."""
-        self.entries[row] = entry
+        said = (entry.category, entry.price, entry.title, entry.created, entry.available)
+        self.entries.put(row, _pack((*said, entry.deleted)))
         self.hidden[row] = entry.deleted or entry.available is False
-        self._version += 1
 
-    def forget(self, rows: Iterable[int]) -> None:
+    def entry(self, row: int) -> CatalogueEntry | None:
+        """Return what is said of a row, `None` where that is nothing."""
+        raw = self.entries.raw(row) if row >= 0 else b""
+        return CatalogueEntry(*_unpack(raw)) if raw else None
+
+    def forget(self, rows: NDArray[np.int64]) -> None:
         """Drop the entries of rows that are given up."""
-        for row in rows:
-            self.entries.pop(int(row), None)
-            self.hidden[row] = False
-        self._version += 1
+        self.entries.free(rows)
+        self.hidden[rows] = False
 
-    def state(self) -> dict[str, NDArray[np.generic] | Deferred]:
-        """Return all entries as JSON, in the order of their rows."""
-        version = self._version
-        if self._encoded[0] == version:
-            return {"json": self._encoded[1]}
-        entries = self.entries.copy()
-
-        def encode() -> NDArray[np.uint8]:
-            encoded = encode_list(sorted(entries.items()))
-            self._encoded = (version, encoded)
-            return encoded
-
-        return {"json": encode}
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return all entries, and which rows are hidden."""
+        listed = np.flatnonzero(self.entries.heap.place)
+        rows = int(listed[-1]) + 1 if len(listed) else 0
+        return {**self.entries.state(rows), "hidden": self.hidden[:rows].view(np.uint8)}
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the catalogue that gave this state."""
-        pairs = msgspec.json.decode(state["json"].tobytes(), type=list[tuple[int, CatalogueEntry]])
-        self.entries.clear()
+        self.entries.load_state(state)
         self.hidden[:] = False
-        for row, entry in pairs:
-            self.update(row, entry)
+        self.hidden[: len(state["hidden"])] = state["hidden"]

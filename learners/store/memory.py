@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import Deferred, EngineConfig
+from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import FEATURES, Models, Workspace, make_workspace
 from learners.handle import Handle, State, make_handle
@@ -140,7 +140,7 @@ class Memory:
             array[rows] = np.zeros(1, array.dtype)[0]
         self.history.changed[rows] = 1
         forget_owners(self.near.sessions, rows, erase)
-        self.users.free(map(int, rows))
+        self.users.free(rows)
 
     def evict_items(self, pause: Callable[[], None]) -> NDArray[np.int64]:
         """Give up the items unseen for longest, everywhere; return their rows.
@@ -156,10 +156,10 @@ class Memory:
         for first in range(0, self.users.used, USERS_AT_ONCE):
             forget_items(self.history, first, min(first + USERS_AT_ONCE, self.users.used), gone)
             pause()
-        self.items.free(map(int, rows))
+        self.items.free(rows)
         return rows
 
-    def parts(self) -> dict[str, dict[str, NDArray[np.generic] | Deferred]]:
+    def parts(self) -> dict[str, dict[str, NDArray[np.generic]]]:
         """Return the state by part, the used rows only."""
         n = self.users.used
         return {

@@ -14,9 +14,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from learners.jit import jit_brief
-from learners.store.xxh3 import MOST_BYTES, hash_64, hash_128
+from learners.store.xxh3 import MOST_BYTES, hash_64
 
-__all__ = ["Texts", "hashes_128", "keys_64"]
+__all__ = ["Texts", "keys_64"]
 
 
 class Texts(Sequence[str]):
@@ -90,16 +90,6 @@ class Texts(Sequence[str]):
         return Texts(self.data, self.start[places], self.stop[places])
 
 
-def hashes_128(names: Sequence[str]) -> NDArray[np.uint64]:
-    """Return the XXH3_128bits hashes of texts, (n, 2): low and high halves."""
-    texts = Texts.of(names)
-    hashes = np.empty((len(texts), 2), np.uint64)
-    if _hash_128(texts.data, texts.start, texts.stop, hashes) > MOST_BYTES:
-        whole = (xxhash.xxh3_128_intdigest(_bytes(texts, i)) for i in range(len(texts)))
-        hashes[:] = [(number & (2**64 - 1), number >> 64) for number in whole]
-    return hashes
-
-
 def keys_64(names: Sequence[str]) -> NDArray[np.uint64]:
     """Return the XXH3_64bits hashes of texts, (n,); 0 for the empty one."""
     texts = Texts.of(names)
@@ -112,23 +102,6 @@ def keys_64(names: Sequence[str]) -> NDArray[np.uint64]:
 
 def _bytes(texts: Texts, place: int) -> bytes:
     return texts.data[texts.start[place] : texts.stop[place]].tobytes()
-
-
-@jit_brief
-def _hash_128(
-    data: NDArray[np.uint8],
-    start: NDArray[np.int64],
-    stop: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-) -> int:
-    """Write hashes (n, 2); return the length of the longest text, beyond `MOST_BYTES` at once."""
-    longest = 0
-    for i in range(len(start)):
-        longest = max(longest, stop[i] - start[i])
-        if longest > MOST_BYTES:
-            return int(longest)
-        hashes[i, 0], hashes[i, 1] = hash_128(data, start[i], stop[i])
-    return int(longest)
 
 
 @jit_brief

@@ -6,16 +6,14 @@ everything that refers to them is swept once (`Engine` tells the sources) and th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import Deferred
-from learners.store.encoding import encode_list
-from learners.store.index import fill, insert, look_up, make_index, remove, row_of
-from learners.store.texts import hashes_128
+from learners.store.index import Index, enter, fill, look_up, make_slots, remove, row_of
+from learners.store.strings import Strings
+from learners.store.texts import Texts
 from learners.store.xxh3 import MOST_BYTES
 
 __all__ = ["Vocabulary"]
@@ -37,37 +35,39 @@ class Vocabulary:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.ids: list[str] = []  # by row; "" for a free row
+        self.ids = Strings(capacity, MOST_BYTES)  # by row
         self.last_seen = np.zeros(capacity, np.int64)  # the event count then
-        self.index = make_index(capacity)
+        self._slots = make_slots(capacity)
+        self._used = 0
         self._free: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.ids) - len(self._free)
+        return self._used - len(self._free)
 
     @property
     def used(self) -> int:
         """Rows ever handed out: every row in use is below it."""
-        return len(self.ids)
+        return self._used
 
     @property
     def unused(self) -> list[int]:
         """Rows below `used` that no id has."""
         return self._free
 
+    @property
+    def _index(self) -> Index:
+        return Index(self._slots, self.ids.heap.place, self.ids.heap.data)
+
     def row(self, name: str) -> int:
         """Return an id's row, -1 when unknown."""
         raw = name.encode("utf-8", "surrogatepass")
-        if len(raw) <= MOST_BYTES:
-            row = row_of(self.index, np.frombuffer(raw, np.uint8))
-        else:
-            row = int(self._look_up([name])[0])
-        return row if row >= 0 and self.ids[row] == name else -1
+        return row_of(self._index, np.frombuffer(raw, np.uint8))
 
-    def _look_up(self, names: Sequence[str]) -> NDArray[np.int32]:
-        rows = np.empty(len(names), np.int32)
-        look_up(self.index, hashes_128(names), rows)
-        return rows
+    def _look_up(self, names: Texts) -> tuple[NDArray[np.int32], NDArray[np.uint32], int]:
+        """Return rows (n,), hashes (n,), and how many are unknown."""
+        rows, hashes = np.empty(len(names), np.int32), np.empty(len(names), np.uint32)
+        unknown = look_up(self._index, names.data, names.start, names.stop, hashes, rows)
+        return rows, hashes, unknown
 
     def room(self, names: Sequence[str]) -> int:
         """Return how many of `names`, from the first, can be assigned before rows run out."""
@@ -75,7 +75,8 @@ class Vocabulary:
         if len(names) <= left:
             return len(names)
         new: set[str] = set()
-        for place in np.flatnonzero(self._look_up(names) < 0).tolist():
+        rows, _, _ = self._look_up(Texts.of(names))
+        for place in np.flatnonzero(rows < 0).tolist():
             if names[place] not in new:
                 if len(new) == left:
                     return int(place)
@@ -84,26 +85,32 @@ class Vocabulary:
 
     def assign(self, names: Sequence[str]) -> NDArray[np.int32]:
         """Return the rows of `names` (n,), handing out new ones in order; there must be room."""
-        hashes, rows = hashes_128(names), np.empty(len(names), np.int32)
-        if look_up(self.index, hashes, rows):
-            new: dict[str, int] = {}
-            for place in np.flatnonzero(rows < 0).tolist():
-                name = names[place]
-                if name not in new:
-                    new[name] = self._add(name, hashes[place])
-                rows[place] = new[name]
+        texts = Texts.of(names)
+        rows, hashes, unknown = self._look_up(texts)
+        if unknown:
+            reused = self._free[: -unknown - 1 : -1]
+            fresh = np.arange(self._used, self._used + unknown)
+            new = np.concatenate([np.array(reused, np.int64), fresh])
+            taken = self._enter(texts, hashes, rows, new)
+            self._used += max(taken - len(reused), 0)
+            del self._free[len(self._free) - min(taken, len(reused)) :]
         return rows
 
-    def _add(self, name: str, key: NDArray[np.uint64]) -> int:
-        if self._free:
-            row = self._free[-1]
-            self.ids[row] = name
-            self._free.pop()  # not before: a free row is one that nobody lists
-        else:
-            row = len(self.ids)
-            self.ids.append(name)
-        insert(self.index, key[0], key[1], row)  # last: from now on others find it
-        return row
+    def _enter(
+        self,
+        texts: Texts,
+        hashes: NDArray[np.uint32],
+        rows: NDArray[np.int32],
+        new: NDArray[np.int64],
+    ) -> int:
+        """Give the ids without a row those of `new`; return how many were used."""
+        columns = texts.data, texts.start, texts.stop
+        taken = 0
+        while True:
+            taken += enter(self._index, self.ids.heap, *columns, hashes, rows, new[taken:])
+            if (rows >= 0).all():
+                return taken
+            self.ids.extend(int((texts.stop - texts.start).max()))
 
     def oldest(self) -> NDArray[np.int64]:
         """Return the rows to give up when full: the eighth that was seen longest ago."""
@@ -114,30 +121,27 @@ class Vocabulary:
         before, then = used[seen < latest], used[seen == latest]
         return np.sort(np.concatenate([before, then[: count - len(before)]]))
 
-    def free(self, rows: Iterable[int]) -> None:
+    def free(self, rows: NDArray[np.int64]) -> None:
         """Forget rows; they are handed out again."""
-        rows = list(rows)
-        remove(self.index, hashes_128([self.ids[row] for row in rows]))
-        for row in rows:
-            self.ids[row] = ""
-            self.last_seen[row] = 0
-            self._free.append(row)
+        remove(self._index, rows)
+        self.ids.free(rows)
+        self.last_seen[rows] = 0
+        self._free.extend(rows.tolist())
 
-    def state(self) -> dict[str, NDArray[np.generic] | Deferred]:
-        """Return the ids by row as JSON, the free rows, and when rows were seen."""
-        ids = self.ids.copy()
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the ids by row, the free rows, and when rows were seen."""
         return {
-            "ids": lambda: encode_list(ids),
+            **self.ids.state(self._used),
             "free": np.array(self._free, np.int64),
-            "last_seen": self.last_seen[: self.used],
+            "last_seen": self.last_seen[: self._used],
         }
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the vocabulary that gave this state."""
-        self.ids = msgspec.json.decode(state["ids"].tobytes(), type=list[str])
+        self.ids.load_state(state)
+        self._used = len(state["place"])
         self._free = [int(row) for row in state["free"]]
-        self.index.row[:] = 0
-        rows = np.delete(np.arange(len(self.ids)), self._free)
-        fill(self.index, hashes_128([self.ids[row] for row in rows]), rows)
+        self._slots[:] = 0
+        fill(self._index, np.delete(np.arange(self._used), self._free))
         self.last_seen[:] = 0
-        self.last_seen[: self.used] = state["last_seen"]
+        self.last_seen[: self._used] = state["last_seen"]

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from learners.jit import jit, load_32, load_64, multiply_wide
 
-__all__ = ["MOST_BYTES", "hash_64", "hash_128"]
+__all__ = ["MOST_BYTES", "hash_64"]
 
 MOST_BYTES = 128
 
-_P32_1, _P32_2 = np.uint64(0x9E3779B1), np.uint64(0x85EBCA77)
 _P64_1, _P64_2 = np.uint64(0x9E3779B185EBCA87), np.uint64(0xC2B2AE3D27D4EB4F)
-_P64_3, _P64_4 = np.uint64(0x165667B19E3779F9), np.uint64(0x85EBCA77C2B2AE63)
+_P64_3 = np.uint64(0x165667B19E3779F9)
 _MX1, _MX2 = np.uint64(0x165667919E3779F9), np.uint64(0x9FB21C651E98DF25)
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _SECRET = np.frombuffer(
@@ -114,55 +113,3 @@ def hash_64(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
     if n > 0:
         return _mix_old(_three(data, start, n) ^ _KEY_32[0] ^ _KEY_32[1])
     return _mix_old(_KEY[7] ^ _KEY[8])
-
-
-@jit
-def _long_128(data: NDArray[np.uint8], start: int, stop: int) -> tuple[np.uint64, np.uint64]:
-    n = stop - start
-    low, high = np.uint64(n) * _P64_1, np.uint64(0)
-    for pair in range((n - 1) // 32, -1, -1):
-        front, back = start + 16 * pair, stop - 16 * (pair + 1)
-        low += _mix_16(data, front, 4 * pair)
-        low ^= load_64(data, back) + load_64(data, back + 8)
-        high += _mix_16(data, back, 4 * pair + 2)
-        high ^= load_64(data, front) + load_64(data, front + 8)
-    end = low * _P64_1 + high * _P64_4 + np.uint64(n) * _P64_2
-    return _mix(low + high), np.uint64(0) - _mix(end)
-
-
-@jit
-def _medium_128(data: NDArray[np.uint8], start: int, stop: int) -> tuple[np.uint64, np.uint64]:
-    """Hash 9 to 16 bytes."""
-    front, back = load_64(data, start), load_64(data, stop - 8)
-    low, high = multiply_wide(front ^ back ^ _KEY[4] ^ _KEY[5], _P64_1)
-    low += np.uint64(stop - start - 1) << np.uint64(54)
-    back ^= _KEY[6] ^ _KEY[7]
-    high += back + (back & _LOW_32) * (_P32_2 - np.uint64(1))
-    low ^= _swap_64(high)
-    low_2, high_2 = multiply_wide(low, _P64_2)
-    return _mix(low_2), _mix(high_2 + high * _P64_2)
-
-
-@jit
-def hash_128(data: NDArray[np.uint8], start: int, stop: int) -> tuple[np.uint64, np.uint64]:
-    """Return XXH3_128bits of `data[start:stop]`, at most `MOST_BYTES`: its low and high half."""
-    n = stop - start
-    if n > 16:
-        return _long_128(data, start, stop)
-    if n > 8:
-        return _medium_128(data, start, stop)
-    if n >= 4:
-        both = load_32(data, start) + (load_32(data, stop - 4) << np.uint64(32))
-        low, high = multiply_wide(both ^ _KEY[2] ^ _KEY[3], _P64_1 + np.uint64(n << 2))
-        high += low << np.uint64(1)
-        low ^= high >> np.uint64(3)
-        low = _shift_in(_shift_in(low, 35) * _MX2, 28)
-        return low, _mix(high)
-    if n > 0:
-        low = _three(data, start, n)
-        swapped = _swap_32(low)
-        high = (swapped << np.uint64(13) | swapped >> np.uint64(19)) & _LOW_32
-        low ^= _KEY_32[0] ^ _KEY_32[1]
-        high ^= _KEY_32[2] ^ _KEY_32[3]
-        return _mix_old(low), _mix_old(high)
-    return _mix_old(_KEY[8] ^ _KEY[9]), _mix_old(_KEY[10] ^ _KEY[11])
