@@ -45,7 +45,7 @@ class EngineConfig:
     users: int = 1_000_000
     items: int = 200_000
     sessions: int = 262_144
-    history_length: int = 32
+    history_length: int = 24
     session_gap_seconds: float = 1800.0
     dedupe_events: int = 262_144
     evaluate_one_in: int = 16

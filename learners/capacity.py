@@ -36,7 +36,7 @@ def parts_of(engine: Engine) -> dict[str, int]:
     >>> from learners.engine import Engine
     >>> parts = parts_of(Engine(EngineConfig(users=8, items=8, sessions=8, dedupe_events=8)))
     >>> parts["history"], parts["users.ids"]
-    (2376, 128)
+    (1800, 128)
     """
     seen = _reserved(engine)
     parts: dict[str, int] = {}

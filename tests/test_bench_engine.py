@@ -80,7 +80,7 @@ def test_the_bound_names_every_part_and_grows_with_each_capacity() -> None:
     wanted = {"history", "users", "users.ids", "items", "items.ids", "ledger", "work", "evaluation"}
     assert wanted | {"neighbours", "transitions", "popularity", "catalogue.entries"} <= set(parts)
     assert sum(parts.values()) == Engine(CONFIG).capacity_bytes()
-    assert parts["history"] == CONFIG.users * (40 + 8 * CONFIG.history_length + 1)
+    assert parts["history"] == CONFIG.users * (32 + 8 * CONFIG.history_length + 1)
 
 
 def test_no_array_of_the_state_is_left_out_of_the_bound_or_of_the_copy(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_memory_is_bounded_measured_and_stays_flat_beyond_capacity(tmp_path: Pat
     )
     assert list(rows) == ["bound", "measured", "overflow"]
     bound, full, beyond = rows.values()
-    assert number(bound, "bytes_per_user") > 8 * 8 + 40
+    assert number(bound, "bytes_per_user") > 8 * 8 + 32
     assert number(bound, "bytes_per_item") > 500
     assert full["users_held"] == 2_000
     assert full["items_held"] == 500

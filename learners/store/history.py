@@ -33,11 +33,11 @@ CONTEXT = 10  # events of the session that a learnt event is related to
 
 HEAD = np.dtype(
     [
-        ("total", np.int64),  # events ever
         ("session_key", np.uint64),  # hash of the event's own session, 0 for none
         ("session_number", np.int64),  # 1 + number in the store of sessions
         ("last", np.float64),  # time of the latest event, seconds
-        ("session_length", np.int64),  # events of the session so far
+        ("total", np.int32),  # events ever
+        ("session_length", np.int32),  # events of the session so far
     ],
     align=True,
 )
