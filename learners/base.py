@@ -67,6 +67,7 @@ class EngineConfig:
     factor_rate: float = 0.1
     factor_correction: float = 0.0
     factor_recent: int = 50_000
+    content_candidates: int = 30
     popularity_half_lives_seconds: tuple[float, float, float, float] = (
         3600.0,
         6 * 3600.0,
@@ -169,6 +170,14 @@ class Source(ABC):
     @abstractmethod
     def learn(self, interactions: Interactions) -> None:
         """Learn interactions in their order."""
+
+    def list_items(  # noqa: B027 - most sources have no use for it
+        self,
+        rows: NDArray[np.int32],
+        entries: Sequence[CatalogueEntry],
+        times: NDArray[np.float64],
+    ) -> None:
+        """Learn what item events say of some item rows, in their order."""
 
     @abstractmethod
     def score(self, query: Query, n_items: int) -> NDArray[np.float64]:

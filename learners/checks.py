@@ -2,7 +2,9 @@
 
 `check_source(lambda: MySource(items=500))` raises `CheckFailedError` at the first broken promise:
 reading is pure, unknown ids are legal, the same log gives the same state, memory is bounded, a
-state can be stored and taken up again, a clone goes its own way, and forgotten items are gone.
+state can be stored and taken up again, a clone goes its own way, and forgotten items are gone. Each
+source is told a catalogue first, as item events come before clicks; whoever does not ask for it
+(`Source.list_items`) loses nothing, and a source that does is held to the same promises by it.
 
 The engine drives the kernels of its own sources without this contract in between, for speed; a test
 holds both ways to the same state and the same scores.
@@ -16,7 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import Interactions, Query, Source
+from learners.base import CatalogueEntry, Interactions, Query, Source
 from learners.errors import CheckFailedError
 from learners.store.history import CONTEXT
 
@@ -56,6 +58,29 @@ def random_interactions(seed: int, items: int = ITEMS, events: int = EVENTS) -> 
     )
 
 
+def random_entries(seed: int, items: int = ITEMS) -> list[CatalogueEntry]:
+    """Return seeded catalogue entries, alike in groups, for item rows 0 to `items` - 1."""
+    generator = np.random.default_rng(seed)
+    return [
+        CatalogueEntry(
+            category=f"group-{item % 5}/part-{item % 10}",
+            price=float(generator.lognormal(3.0, 1.0)),
+            title=f"word-{'abcdefghij'[item % 7] * 3} of the title",
+            created=1e9,
+            available=bool(generator.random() < 0.95) or None,
+        )
+        for item in range(items)
+    ]
+
+
+def _listed(make: Callable[[], Source]) -> Source:
+    """Return a fresh source that knows a catalogue."""
+    source = make()
+    rows = np.arange(ITEMS, dtype=np.int32)
+    source.list_items(rows, random_entries(9), np.ones(ITEMS))
+    return source
+
+
 def check_source(make: Callable[[], Source]) -> None:
     """Run every check on a source; `make` returns a fresh one with room for 50 items at least.
 
@@ -73,8 +98,8 @@ def check_source(make: Callable[[], Source]) -> None:
         _clone_is_independent,
         _forgotten_items_are_gone,
     ):
-        source = make()
-        problem = check(source, make)
+        source = _listed(make)
+        problem = check(source, lambda: _listed(make))
         if problem:
             raise CheckFailedError(
                 f"source {source.name!r} fails {check.__name__.lstrip('_')}: {problem}"
@@ -142,6 +167,8 @@ def _memory_is_bounded(source: Source, make: Callable[[], Source]) -> str | None
     sizes = []
     for seed in range(12):
         source.learn(random_interactions(seed))
+        rows = np.arange(ITEMS, dtype=np.int32)
+        source.list_items(rows, random_entries(seed), np.full(ITEMS, float(seed)))
         sizes.append(sum(array.nbytes for array in source.state().values()))
     if sizes[-1] > 1.25 * sizes[5]:
         return f"the state of {ITEMS} items grew from {sizes[5]} to {sizes[-1]} bytes"
@@ -177,4 +204,10 @@ def _forgotten_items_are_gone(source: Source, make: Callable[[], Source]) -> str
         return f"items {gone.tolist()} score nothing even before they are forgotten"
     source.forget_items(gone)
     scores = _answers(source)[:, gone]
-    return None if (scores == 0).all() else f"forgotten items score {scores.max()}"
+    if (scores != 0).any():
+        return f"forgotten items score {scores.max()}"
+    fresh = _listed(make)
+    source.forget_items(np.arange(ITEMS))
+    source.list_items(np.arange(ITEMS, dtype=np.int32), random_entries(9), np.ones(ITEMS))
+    same = np.array_equal(_answers(source) > 0, _answers(fresh) > 0)
+    return None if same else "items listed anew after all were forgotten are not as at first"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from learners.base import Interactions, Query, Source, no_pause
 from learners.checks import ITEMS, check_source, interactions, random_interactions
 from learners.errors import CheckFailedError
+from learners.sources.content import Content
 from learners.sources.neighbours import Neighbours
 from learners.sources.popularity import TOP, Popularity, mean_rank
 from learners.sources.rings import Weighing
@@ -22,6 +23,7 @@ SOURCES = {
     "popularity": lambda: Popularity(items=60),
     "transitions": lambda: Transitions(items=60, slots_a_row=8),
     "neighbours": lambda: Neighbours(items=60, sessions=128, slots_a_row=16, k=20),
+    "content": lambda: Content(items=60),
 }
 
 
