@@ -12,6 +12,7 @@ from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend
 from learners.frozen import LISTING, list_best, test_frozen
 from learners.prequential import LIST, SOURCES, Events, Tested, test_then_learn
+from learners.sources.content import no_listing
 from learners.store.memory import Memory
 
 __all__ = ["EngineContestant"]
@@ -110,6 +111,7 @@ class EngineContestant:
             clicks.time[run],
             session.astype(np.uint64) + np.uint64(1),
             tested,
+            no_listing(),
         )
         ranks = np.full((len(tested), len(SOURCES)), np.inf)
         found = Tested(ranks, np.empty(len(tested), np.bool_), self._covered)

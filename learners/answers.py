@@ -11,6 +11,7 @@ from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
 from learners.candidates import (
     BACKWARD,
     COLUMNS,
+    CONTENT,
     FORWARD_SLOW,
     KNN,
     TINY,
@@ -29,7 +30,7 @@ from learners.store.memory import Memory
 __all__ = ["Answers"]
 
 NOTHING = np.empty(0, np.int32)
-PARTS = ("neighbours", "transitions", "popularity")
+PARTS = ("neighbours", "transitions", "popularity", "content")
 TRENDING_LIFE = 1  # which half-life says what is trending
 
 
@@ -84,7 +85,7 @@ def _answer(
     order = np.argsort(-score, kind="mergesort")
     rows = np.empty(kept, np.int32)
     shares = np.exp(score - score[order[0]])[order] if kept > 0 else score
-    parts = np.empty((kept, 3))
+    parts = np.empty((kept, len(PARTS)))
     for i in range(kept):
         place = work.candidate[order[i]]
         both = column[FORWARD_SLOW, place] + BACKWARD_SHARE * column[BACKWARD, place]
@@ -92,7 +93,8 @@ def _answer(
         parts[i, 0] = column[KNN, place] / max(largest[KNN], TINY)
         parts[i, 1] = both / following
         parts[i, 2] = weight[rows[i], SCORED_LIFE] / peak
-        for j in range(3):
+        parts[i, 3] = column[CONTENT, place] / max(largest[CONTENT], TINY)
+        for j in range(len(PARTS)):
             parts[i, j] = np.floor(parts[i, j] * 1e4 + 0.5) / 1e4  # of 1, as people read it
     return rows, shares / max(shares.sum(), 1e-300), parts
 

@@ -16,10 +16,11 @@ from learners.jit import LINE, jit, prefetch
 from learners.lanes import empty_rows
 from learners.nearness import NEARNESSES
 from learners.selection import keep_best
-from learners.sources import neighbours, transitions
+from learners.sources import content, neighbours, transitions
 from learners.sources.factors import FactorsState
 from learners.sources.popularity import PopularityState
 from learners.sources.rings import NeighboursState
+from learners.sources.shelves import ContentState
 from learners.sources.transitions import TransitionsState
 from learners.store.history import MOST_QUERY
 from learners.store.sessions import Sessions
@@ -37,9 +38,10 @@ __all__ = [
     "make_workspace",
 ]
 
-COLUMNS = 5
-KNN, FORWARD_SLOW, FORWARD_FAST, BACKWARD, FORWARD_LAST = range(COLUMNS)
-PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2], np.float32)  # of each column's share of its maximum
+COLUMNS = 6
+KNN, FORWARD_SLOW, FORWARD_FAST, BACKWARD, FORWARD_LAST, CONTENT = range(COLUMNS)
+# Of each column's share of its maximum.
+PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2, 1.0], np.float32)
 PRESCORE_POPULAR = 0.02  # of its share of the largest count at each half-life
 PRESCORE_REPEAT = np.float32(0.05)
 AHEAD = 16  # records that are asked for before their turn
@@ -47,7 +49,7 @@ TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
 HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
-FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + HALF_LIVES + 2 + 6 + 4
+FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + 3 + HALF_LIVES + 2 + 6 + 4
 
 
 class Models(NamedTuple):
@@ -58,6 +60,7 @@ class Models(NamedTuple):
     transitions: TransitionsState
     popularity: PopularityState
     factors: FactorsState
+    content: ContentState
 
 
 class Workspace(NamedTuple):
@@ -67,6 +70,7 @@ class Workspace(NamedTuple):
     """
 
     knn: neighbours.Scratch
+    content: content.Scratch
     query: NDArray[np.int32]  # (MOST_QUERY,) item rows, most recent first
     query_kind: NDArray[np.uint8]  # (MOST_QUERY,)
     distinct: NDArray[np.int32]  # (MOST_QUERY,) places of distinct items in `query`
@@ -82,6 +86,7 @@ class Workspace(NamedTuple):
     chosen: NDArray[np.int32]  # (most,) their item rows
     wanted: NDArray[np.float32]  # (1, lanes.WIDTH) what the factorisation looks for
     factor: NDArray[np.float32]  # (most,) its score of each candidate
+    similarity: NDArray[np.float32]  # (most,) to the last items' entries
     feature: NDArray[np.float32]  # (FEATURES, most)
     hidden: NDArray[np.float32]  # (units, most)
     score: NDArray[np.float32]  # (most,)
@@ -108,12 +113,14 @@ def make_workspace(
     """Return working memory for queries of up to `most_candidates` candidates."""
     touched = neighbours.most_votes(neighbour_sessions)
     touched += 2 * transitions.QUERY_ITEMS * transition_slots + MOST_QUERY + HALF_LIVES * POPULAR
+    touched += content.MOST_NAMED
     touched += (LINE - touched) % (2 * LINE)  # rows that begin in different cache sets
     most = most_candidates + LINE
     slot, item = np.zeros(items, np.int32), np.zeros(touched, np.int32)
     column = np.zeros((COLUMNS, touched), np.float32)
     return Workspace(
         knn=neighbours.make_scratch(items, sessions, ring_slots, slot, item, column[KNN]),
+        content=content.make_scratch(items),
         query=np.zeros(MOST_QUERY, np.int32),
         query_kind=np.zeros(MOST_QUERY, np.uint8),
         distinct=np.zeros(MOST_QUERY, np.int32),
@@ -129,6 +136,7 @@ def make_workspace(
         chosen=np.zeros(most_candidates, np.int32),
         wanted=empty_rows(1),
         factor=np.zeros(most_candidates, np.float32),
+        similarity=np.zeros(most_candidates, np.float32),
         feature=np.zeros((FEATURES, most), np.float32),
         hidden=np.zeros((hidden_units, most), np.float32),
         score=np.zeros(most_candidates, np.float32),
@@ -216,6 +224,19 @@ def gather_transitions(models: Models, work: Workspace, asked: Asked, touched: i
 
 
 @jit
+def _gather_content(models: Models, work: Workspace, asked: Asked, touched: int) -> int:
+    """Add the items whose catalogue entries are most like those of the last items."""
+    n = asked.in_session if asked.in_session > 0 else asked.items
+    if not content.look_for(models.content, work.content, work.query, n):
+        return touched
+    named, score = work.content.named, work.content.score
+    for i in range(content.name(models.content, work.content)):
+        touched = _touch(work.slot, work.item, touched, named[i])
+        work.column[CONTENT, work.slot[named[i]] - 1] = score[i]
+    return touched
+
+
+@jit
 def gather(models: Models, work: Workspace, asked: Asked) -> int:
     """Let every source name and score items; return how many were touched.
 
@@ -240,6 +261,7 @@ def gather(models: Models, work: Workspace, asked: Asked) -> int:
         for place in range(POPULAR):
             if top[life, place] > 0:
                 touched = _touch(slot, items, touched, top[life, place] - 1)
+    touched = _gather_content(models, work, asked, touched)
     for i in range(touched):
         slot[items[i]] = 0
     work.touched[0] = touched

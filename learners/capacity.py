@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Source
+from learners.sources.content import PACKED_BYTES
 from learners.store.vocab import Vocabulary
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def copy_bytes(engine: Engine) -> int:
     state = engine.live_state() | {"evaluation/covered": engine.evaluation.covered}
     seen = _reserved(engine)
     arrays = sum(_bytes_of(array, seen) for array in state.values())
+    arrays += PACKED_BYTES
     return arrays + (config.users + config.items) * ID_BYTES + config.items * ENTRY_BYTES
 
 

@@ -31,6 +31,8 @@ from learners.capacity import parts_of
 from learners.drift import HitRateDrift
 from learners.evaluate import Prequential
 from learners.prequential import SOURCES, Events, Tested, test_then_learn
+from learners.sources.content import listing_of
+from learners.sources.shelves import Listing
 from learners.store.catalogue import Catalogue
 from learners.store.ledger import admit, with_room
 from learners.store.memory import Memory
@@ -71,9 +73,9 @@ class Engine:
     # Learning
 
     def learn(self, batch: Batch) -> int:
-        """Learn a batch in order; return how many of its events were new.
+        """Learn a batch in order, on one thread only; return how many of its events were new.
 
-        Runs on one thread only. Positions move when all of the batch has been learnt.
+        Positions move when all of it has been learnt.
         """
         logs = np.array([self._log(name) for name in batch.logs], np.int32)[batch.log]
         before = sum(self.learnt.values())
@@ -142,10 +144,10 @@ class Engine:
         rows = memory.items.assign(items)
         memory.items.last_seen[rows] = count
         acting = places[acts]
-        if len(acting) < len(places):
-            with self._turn:
-                self._list(batch, places[~acts], rows[~acts])
+        listing = self._list(batch, places[~acts], rows[~acts], (count - memory.events)[~acts])
         if not len(acting):
+            with self._turn:
+                memory.content.list_all(listing)
             return
         user_rows = memory.users.assign(users[: len(acting)])
         memory.users.last_seen[user_rows] = count[acts]
@@ -158,13 +160,23 @@ class Engine:
             batch.timestamp[acting],
             keys_64(sessions),
             sampled,
+            listing,
         )
         self._test_then_learn(events)
 
-    def _list(self, batch: Batch, places: NDArray[np.int64], rows: NDArray[np.int32]) -> None:
-        """Take item events into the catalogue."""
-        for place, row in zip(places, rows, strict=True):
-            self.catalogue.update(int(row), batch.catalogue.get(int(place), CatalogueEntry()))
+    def _list(
+        self,
+        batch: Batch,
+        places: NDArray[np.int64],
+        rows: NDArray[np.int32],
+        after: NDArray[np.int64],
+    ) -> Listing:
+        """Take item events into the catalogue; return what similarity is to learn of them."""
+        entries = [batch.catalogue.get(int(place), CatalogueEntry()) for place in places]
+        with self._turn:
+            for row, entry in zip(rows, entries, strict=True):
+                self.catalogue.update(int(row), entry)
+        return listing_of(rows, entries, batch.timestamp[places], after)
 
     def _test_then_learn(self, events: Events) -> None:
         memory = self.memory
@@ -253,7 +265,6 @@ class Engine:
 
     def report(self) -> dict[str, object]:
         """Return counts, prequential figures by source, windows and alarms, as plain values."""
-        seen = int(self.memory.popular.arrays.seen[0])
         return {
             "events": sum(self.learnt.values()),
             "learnt": dict(self.learnt),
@@ -262,7 +273,7 @@ class Engine:
             "users": len(self.memory.users),
             "items": len(self.memory.items),
             "clock": self.clock,
-            "metrics": self.evaluation.metrics(seen=seen),
+            "metrics": self.evaluation.metrics(seen=self.memory.seen),
             "clicks": self.evaluation.metrics(CLICK),
             "purchases": self.evaluation.metrics(PURCHASE),
             "recent": self.evaluation.recent(),

@@ -3,7 +3,8 @@ r"""Prequential evaluation: how well was each event foreseen just before it was 
 The protocol, everywhere the same:
 
 - a target is each click, and apart from them each purchase, of a user from their second event on;
-- before it is learnt, all items seen so far are ranked; an item never seen is a miss;
+- before it is learnt, all items seen so far are ranked: those clicked, bought or listed in the
+  catalogue; an item never seen is a miss, the first click of a listed one a hit where it ranked;
 - nothing is filtered: items of the session and items already bought stay in the ranking;
 - ties count at their mean rank, :math:`r = a + (e + 1)/2` with a items above, e equal (itself
   included); the blend and the factorisation rank the candidates only, a target that is none of them

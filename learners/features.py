@@ -1,4 +1,4 @@
-"""What the blend is told of a candidate: 35 numbers, most of them between 0 and 1.
+"""What the blend is told of a candidate: 40 numbers, most of them between 0 and 1.
 
 They are written feature by feature, so that each is one loop over all candidates.
 """
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from learners.base import PURCHASE
 from learners.candidates import (
     COLUMNS,
+    CONTENT,
     EVIDENCE,
     FORWARD_LAST,
     KNN,
@@ -21,8 +22,7 @@ from learners.candidates import (
 )
 from learners.jit import jit
 from learners.nearness import describe_nearness
-from learners.sources import factors
-from learners.sources.popularity import PopularityState
+from learners.sources import content, factors
 from learners.store.history import MOST_QUERY
 from learners.vector import find, log_of
 
@@ -42,6 +42,21 @@ def _log1p(x: NDArray[np.float32], n: int, scale: float) -> None:
     log_of(x, n)
     for k in range(n):
         x[k] *= np.float32(scale)
+
+
+@jit
+def _weigh_content(models: Models, work: Workspace, kept: int) -> None:
+    """Score every candidate by its entry, not only those that were named for it."""
+    similarity, largest, total = work.similarity, ZERO, ZERO
+    if work.content.tokens[0] == 0:
+        similarity[:kept] = ZERO
+        return
+    content.similarities(models.content, work.content, work.chosen, kept, similarity)
+    for k in range(kept):
+        work.column[CONTENT, work.candidate[k]] = similarity[k]
+        largest = max(largest, similarity[k])
+        total += similarity[k]
+    work.largest[CONTENT], work.total[CONTENT] = largest, total
 
 
 @jit
@@ -69,10 +84,12 @@ def _describe_scores(work: Workspace, kept: int) -> int:
 
 
 @jit
-def _describe_items(
-    popular: PopularityState, work: Workspace, now: float, kept: int, f: int
-) -> int:
-    """Decayed counts at each half-life; how long ago the item was met first, and last."""
+def _describe_items(models: Models, work: Workspace, now: float, kept: int, f: int) -> int:
+    """Decayed counts at each half-life; how long ago the item was met first, and last.
+
+    One without a click was met when it was listed.
+    """
+    popular, since = models.popularity, models.content.since
     weight, facts = popular.weight, popular.item
     chosen, feature = work.chosen, work.feature
     for life in range(weight.shape[1]):
@@ -86,8 +103,9 @@ def _describe_items(
     first, last = feature[f], feature[f + 1]
     for k in range(kept):
         met = facts[chosen[k]]
-        first[k] = max(now - met.first, 0.0) / 3600.0
-        last[k] = max(now - met.last, 0.0) / 600.0
+        listed = since[chosen[k]]
+        first[k] = max(now - (met.first if met.events > 0 else listed), 0.0) / 3600.0
+        last[k] = max(now - (met.last if met.events > 0 else listed), 0.0) / 600.0
     _log1p(first, kept, 0.3)
     _log1p(last, kept, 0.3)
     return f + 2
@@ -147,14 +165,28 @@ def _describe_factors(work: Workspace, kept: int, f: int) -> int:
 
 
 @jit
+def _describe_content(models: Models, work: Workspace, kept: int, f: int) -> int:
+    """How few clicks the item has had, similarity, and the two together."""
+    facts, chosen, feature = models.popularity.item, work.chosen, work.feature
+    fresh, similar, both, share = feature[f], feature[f + 1], feature[f + 2], feature[2 * CONTENT]
+    for k in range(kept):
+        fresh[k] = ONE / np.float32(1 + facts[chosen[k]].events)
+        similar[k] = work.similarity[k]
+        both[k] = fresh[k] * share[k]
+    return f + 3
+
+
+@jit
 def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
     """Write the features of the `kept` candidates into `work.feature` (FEATURES, kept)."""
+    _weigh_content(models, work, kept)
     score_factors(models, work, asked, kept)
     f = _describe_factors(work, kept, _describe_scores(work, kept))
     f = describe_nearness(
         models.factors, work.query, asked.items, work.chosen, kept, work.value, work.feature, f
     )
-    repeats = _describe_items(models.popularity, work, asked.now, kept, f)
+    f = _describe_content(models, work, kept, f)
+    repeats = _describe_items(models, work, asked.now, kept, f)
     f = _describe_repeats(work, asked, kept, repeats)
     feature = work.feature
     short = np.float32(1.0 / max(asked.in_session, 1))

@@ -29,7 +29,8 @@ from learners.handle import Handle
 from learners.jit import jit, prefetch
 from learners.lanes import prefetch_row
 from learners.selection import kth_largest
-from learners.sources import factors, popularity, rings, transitions
+from learners.sources import factors, popularity, rings, shelves, transitions
+from learners.sources.shelves import Listing
 from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
 from learners.store.sessions import SESSION_LENGTH, Sessions, open_session
@@ -50,15 +51,15 @@ __all__ = [
     "test_then_learn",
 ]
 
-SOURCES = ("blend", "neighbours", "transitions", "popularity", "factors")
-BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS = range(5)
+SOURCES = ("blend", "neighbours", "transitions", "popularity", "factors", "content")
+BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS, CONTENT = range(6)
 LEAST = 32  # events learnt before somebody who waits is let through: a third of a millisecond
 LIST = 20  # length of the lists whose coverage is counted
 SCORED_LIFE = 2  # the half-life by which popularity is judged as a source
 
 
 class Events(NamedTuple):
-    """Clicks and purchases of a batch as rows, in learning order."""
+    """Clicks and purchases of a batch as rows, in learning order, item events among them."""
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
@@ -66,6 +67,7 @@ class Events(NamedTuple):
     time: NDArray[np.float64]  # seconds
     session: NDArray[np.uint64]  # hash of the event's session, 0 for none
     tested: NDArray[np.bool_]  # chosen for evaluation
+    listing: Listing
 
 
 class Tested(NamedTuple):
@@ -144,7 +146,7 @@ def _candidate_rank(
     chosen = work.chosen
     least = kth_largest(score, kept, LIST) if kept > LIST else np.float32(-np.inf)
     for c in range(kept):
-        if score[c] >= least:
+        if score[c] >= least and score[c] > -np.inf:
             covered[chosen[c]] = 1
     if target < 0 or not np.isfinite(score[target]):
         return np.inf
@@ -171,17 +173,22 @@ def note_ranks(
     place among the candidates, -1 where it is none.
     """
     target = find(work.chosen, 0, kept, item)
-    popular = models.popularity
+    popular, listed = models.popularity, models.content
+    seen = popular.seen[0] + listed.book[shelves.FRESH]
     ranks[BLEND] = _candidate_rank(work, work.score, kept, covered[BLEND], target)
     ranks[FACTORS] = _candidate_rank(work, work.factor, kept, covered[FACTORS], target)
+    similarity = work.similarity
+    for c in range(kept):
+        similarity[c] = similarity[c] if similarity[c] > 0.0 else -np.inf
+    ranks[CONTENT] = _candidate_rank(work, similarity, kept, covered[CONTENT], target)
     for source in (NEIGHBOURS, TRANSITIONS):
-        ranks[source] = source_rank(work, source, touched, item, popular.seen[0])
+        ranks[source] = source_rank(work, source, touched, item, seen)
         _cover(work, covered[source], touched)
     ranks[POPULARITY] = popularity.mean_rank(popular, SCORED_LIFE, item)
     for place in range(LIST):
         if popular.top[SCORED_LIFE, place] > 0:
             covered[POPULARITY, popular.top[SCORED_LIFE, place] - 1] = 1
-    if popular.item[item].events == 0:
+    if popular.item[item].events == 0 and listed.status[item] == 0:
         ranks[:] = np.inf
     return target
 
@@ -229,6 +236,7 @@ def _learn(
     number = session_number(history, models.sessions, user)
     rings.learn_one(models.neighbours, models.sessions, number, item, time)
     popularity.learn_one(models.popularity, item, kind, time)
+    shelves.learn_one(models.content, item)
     append(history, user, item, kind, time)
 
 
@@ -243,6 +251,7 @@ def _prefetch(history: History, models: Models, events: Events, i: int) -> None:
         prefetch(models.transitions.backward.rows.head, item)
         prefetch(models.popularity.weight, item * models.popularity.weight.shape[1])
         prefetch(models.popularity.item, item)
+        prefetch(models.content.met, item)
         prefetch_row(models.factors.vectors, len(models.factors.often) + item)
     if i + 2 < n:
         user = events.user[i + 2]
@@ -283,9 +292,13 @@ def test_then_learn(
     is an event from a user's second on (`learners.evaluate` states the protocol).
     """
     history, models, blend, work = handle.state
+    listed = 0
+    while listed < len(events.listing.after) and events.listing.after[listed] < start:
+        listed += 1
     for i in range(start, len(events.item)):
         if waiting[0] != 0 and i >= start + LEAST:
             return i
+        listed = shelves.list_until(models.content, events.listing, listed, i)
         _prefetch(history, models, events, i)
         user, item, time = events.user[i], events.item[i], events.time[i]
         met_before = history.head[user].total > 0
@@ -296,4 +309,5 @@ def test_then_learn(
             asked = ask_user(history, work, user, now)
             _test(models, blend, work, asked, item, most, tested.rank[i], tested.covered)
         _learn(history, models, work, user, item, events.kind[i], time)
+    shelves.list_until(models.content, events.listing, listed, len(events.item))
     return len(events.item)

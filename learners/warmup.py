@@ -6,10 +6,11 @@ The compiled kernels stay in the cache of `learners.jit`; a second run finds the
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from learners.base import Batch, EngineConfig
+from learners.base import ITEM, Batch, CatalogueEntry, EngineConfig
 from learners.engine import Engine
 from learners.jit import are_compiled, note_compiled
 
@@ -39,6 +40,14 @@ def warm_up(tell: Callable[[str], None] = lambda text: None) -> None:
         log=np.zeros(n, np.int32),
         logs=["warm-up/0"],
     )
+    listing = replace(
+        batch,
+        kind=np.full(n, ITEM, np.uint8),
+        user=[""] * n,
+        event_hash=batch.event_hash + np.uint64(n),
+        catalogue={i: CatalogueEntry(category="warm-up") for i in range(n)},
+    )
+    engine.learn(listing)
     engine.learn(batch)
     engine.recommend("user-1", k=5)
     note_compiled()

@@ -17,10 +17,12 @@ from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import FEATURES, Models, Workspace, make_workspace
 from learners.handle import Handle, State, make_handle
+from learners.sources.content import Content
 from learners.sources.factors import Factors
 from learners.sources.neighbours import Neighbours
 from learners.sources.popularity import Popularity
 from learners.sources.rings import Weighing
+from learners.sources.shelves import FRESH
 from learners.sources.transitions import Transitions
 from learners.store.history import History, forget_items, make_history
 from learners.store.ledger import Ledger, make_ledger
@@ -53,6 +55,7 @@ class Memory:
     following: Transitions
     popular: Popularity
     factors: Factors
+    content: Content
     blend: Blend
     ledger: Ledger
     work: Workspace
@@ -90,6 +93,7 @@ class Memory:
             config.factor_rate,
             config.factor_correction,
         )
+        content = Content(config.items, config.content_candidates)
         history = make_history(config.users, config.history_length)
         blend = make_blend(FEATURES, config.hidden_units, config.seed, config.blend_rate)
         work = make_workspace(
@@ -102,7 +106,12 @@ class Memory:
             max(config.candidates, MOST_ANSWER),
         )
         models = Models(
-            near.sessions, near.arrays, following.arrays, popular.arrays, factors.arrays
+            near.sessions,
+            near.arrays,
+            following.arrays,
+            popular.arrays,
+            factors.arrays,
+            content.arrays,
         )
         return cls(
             Vocabulary(config.users),
@@ -112,12 +121,18 @@ class Memory:
             following,
             popular,
             factors,
+            content,
             blend,
             make_ledger(config.dedupe_events),
             work,
             models,
             make_handle(State(history, models, blend, work)),
         )
+
+    @property
+    def seen(self) -> int:
+        """Return how many items were clicked, bought or listed."""
+        return int(self.popular.arrays.seen[0] + self.content.arrays.book[FRESH])
 
     def erase(self, user: str) -> None:
         """Remove a user: the history, their sessions, and the id itself."""
@@ -148,7 +163,7 @@ class Memory:
         `pause` is called between the steps, after each of which every answer is a sound one.
         """
         rows = self.items.oldest()
-        for source in (self.near, self.following, self.popular, self.factors):
+        for source in (self.near, self.following, self.popular, self.factors, self.content):
             source.forget_items(rows, pause)
             pause()
         gone = np.zeros(self.items.capacity, np.bool_)
@@ -170,6 +185,7 @@ class Memory:
             "transitions": {**self.following.state()},
             "popularity": {**self.popular.state()},
             "factors": {**self.factors.state()},
+            "content": {**self.content.state()},
             "blend": {**blend_state(self.blend)},
             "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
         }
@@ -196,6 +212,7 @@ class Memory:
         self.following.load_state(parts["transitions"])
         self.popular.load_state(parts["popularity"])
         self.factors.load_state(parts["factors"])
+        self.content.load_state(parts["content"])
         load_blend(self.blend, parts["blend"])
         self.ledger.known[...] = parts["known"]["ids"]
         self.ledger.filled[...] = parts["known"]["filled"]

@@ -64,6 +64,7 @@ ENGINE_MEANINGS = {
     "factor_rate": "step length of the session factorisation",
     "factor_correction": "share of ln(how often an item came lately) taken from its logit",
     "factor_recent": "newest events that the factorisation draws its negatives from",
+    "content_candidates": "items named for their catalogue entry; 0 leaves the source out",
     "popularity_half_lives_seconds": "ages at which an event counts half for popularity",
 }
 
@@ -95,6 +96,7 @@ ENGINE_BOUNDS: dict[str, tuple[float, float]] = {
     "factor_rate": (0, 10),
     "factor_correction": (0, 2),
     "factor_recent": (1, 100_000_000),
+    "content_candidates": (0, 256),
     "popularity_half_lives_seconds": (1, 100 * 366 * 86400),
 }
 
