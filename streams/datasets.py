@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -20,7 +20,9 @@ from learners.errors import DataError
 from streams.events import Click, Event, Item, Purchase
 from streams.targets import no_file
 
-__all__ = ["DATASETS", "Dataset", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Listed", "load_dataset"]
+
+Listed = Literal["first_use", "release"]
 
 DIGINETICA_START_SECONDS = 1451865600  # Monday 4 January 2016; the file has weeks but no clock
 WEEK_SECONDS = 7 * 86400
@@ -64,7 +66,7 @@ class Dataset:
             yield _batch(self.frame[begin:end], self.label, end)
 
 
-def load_dataset(name: str, path: str | Path) -> Dataset:
+def load_dataset(name: str, path: str | Path, listed: Listed = "first_use") -> Dataset:
     """Read a data set.
 
     Parameters
@@ -73,6 +75,11 @@ def load_dataset(name: str, path: str | Path) -> Dataset:
         One of `DATASETS`.
     path : str or Path
         Its parquet file.
+    listed : {"first_use", "release"}
+        When an item's entry comes: just before its first use, which is all that a log without
+        times of release tells, or when it was created, at the latest then, and with the first
+        event where it was created before that or nobody knows when. Only the second is a
+        catalogue from which an item can be recommended before its first use.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def load_dataset(name: str, path: str | Path) -> Dataset:
     frame = _read_columns(path, columns, name)
     try:
         uses = reader(frame, path)
-        return Dataset(name, _with_item_events(uses, name))
+        return Dataset(name, _with_item_events(uses, name, listed))
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path} is not {name}: {error}") from error
 
@@ -199,7 +206,7 @@ def _read_ml_100k(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         year = pl.col("release_year").cast(pl.Int32, strict=False)
         entries = {
             "title": pl.col("movie_title"),
-            "category": pl.col("class").str.split(" ").list.first(),
+            "category": pl.col("class").str.strip_chars().str.replace_all(" +", "|"),
             "created": pl.when(year >= 1970)  # an event's times start there
             .then(pl.date(year, 1, 1).cast(pl.Datetime("ms")).cast(pl.Int64) / 1000)
             .otherwise(_NO_NUMBER),
@@ -239,7 +246,7 @@ def _kind(bought: pl.Expr) -> pl.Expr:
     return pl.when(bought).then(pl.lit(PURCHASE)).otherwise(pl.lit(CLICK)).cast(pl.UInt8)
 
 
-def _with_item_events(uses: pl.DataFrame, name: str) -> pl.DataFrame:
+def _with_item_events(uses: pl.DataFrame, name: str, listed: Listed) -> pl.DataFrame:
     """Put an item event before the first use of an item, and before its first titled use."""
     uses = uses.with_columns(
         event_id=pl.format(f"{name}-{{}}", "row"), place=pl.int_range(pl.len(), dtype=pl.Int64)
@@ -260,10 +267,25 @@ def _with_item_events(uses: pl.DataFrame, name: str) -> pl.DataFrame:
         time_ms=(pl.col("time_ms") - ITEM_LEAD_MS).clip(0),
         event_id=pl.format(f"{name}-item-{{}}", "row"),
     )
+    if listed == "release":
+        entries = _at_release(entries, uses)
     events = pl.concat([entries, uses]).sort("place", maintain_order=True)
     return events.drop("place", "row").with_columns(
         timestamp=pl.col("time_ms") / 1000, watermark=pl.col("time_ms").cum_max() / 1000
     )
+
+
+def _at_release(entries: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
+    """Move each item's entry, one that has a title if any has, to the time of its release."""
+    one_each = entries.sort(pl.col("title").is_null(), maintain_order=True)
+    first_use = pl.col("time_ms").min().over("item")
+    start = max(int(uses["time_ms"][0]) - ITEM_LEAD_MS, 0)
+    created = (pl.col("created") * 1000).cast(pl.Int64).fill_null(start).clip(lower_bound=start)
+    moved = one_each.with_columns(time_ms=pl.min_horizontal(first_use, created))
+    moved = moved.unique("item", keep="first", maintain_order=True)
+    places = uses["time_ms"].search_sorted(moved["time_ms"], side="left")
+    order = ["time_ms", "created", "item"]
+    return moved.with_columns(place=places.cast(pl.Int64)).sort(order, maintain_order=True)
 
 
 def _event(row: dict[str, Any]) -> Event:

@@ -230,7 +230,11 @@ def test_ml_100k_ratings_are_clicks_on_films_with_title_genre_and_year(tmp_path:
     dataset = load_dataset("ml-100k", small_ml_100k(tmp_path))
     films = {e.item: e for e in dataset.events() if isinstance(e, Item)}
     assert [films[i].title for i in ("10", "11", "12")] == ["Toy Story", "Old One", "Odd One"]
-    assert [films[i].category for i in ("10", "11", "12")] == ["Animation", "Drama", "Comedy"]
+    assert [films[i].category for i in ("10", "11", "12")] == [
+        "Animation|Comedy",
+        "Drama",
+        "Comedy",
+    ]
     assert [films[i].created for i in ("10", "11", "12")] == [788918400.0, None, None]
     clicks = [e for e in dataset.events() if isinstance(e, Click)]
     assert [(e.user, e.item) for e in clicks] == [
@@ -239,6 +243,20 @@ def test_ml_100k_ratings_are_clicks_on_films_with_title_genre_and_year(tmp_path:
         ("1", "12"),
         ("1", "10"),
     ]
+
+
+def test_a_catalogue_can_be_there_before_anything_is_used(tmp_path: Path) -> None:
+    path = small_ml_100k(tmp_path)
+    items = pl.read_parquet(tmp_path / "log-items.parquet")
+    late = pl.when(pl.col("item_id") == 12).then(pl.lit("1970")).otherwise("release_year")
+    items.with_columns(release_year=late).write_parquet(tmp_path / "log-items.parquet")
+    names = [e.item for e in load_dataset("ml-100k", path, "release").events()]
+    assert names[:3] == ["11", "12", "10"]
+    assert names[3:] == ["10", "11", "12", "10"]
+    at_use = [e.item for e in load_dataset("ml-100k", path).events()]
+    assert at_use == ["10", "10", "11", "11", "12", "12", "10"]
+    times = [e.timestamp for e in load_dataset("ml-100k", path, "release").events()]
+    assert times == sorted(times)
 
 
 def test_ml_100k_does_without_its_catalogue(tmp_path: Path) -> None:
