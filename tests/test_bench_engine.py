@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import growth, kernels, memory, memory_plot
+from benchmarks import coldstart, growth, kernels, memory, memory_plot
 from benchmarks.asking import STAGES
 from benchmarks.data import Crowd
 from benchmarks.resident import resident_bytes, resident_parts
@@ -21,8 +21,10 @@ from learners.base import CatalogueEntry, EngineConfig
 from learners.capacity import ENTRY_BYTES, copy_bytes, parts_of
 from learners.checkpoint import CheckpointStore
 from learners.engine import Engine
+from learners.errors import DataError
 from learners.store.catalogue import Catalogue
 from serving.commands import bench_engine
+from streams.shop import ShopConfig
 from tests.test_engine import CONFIG, batch_of, checkerboard
 
 FRAME = ["seconds", "commit", "cpus", "date"]
@@ -206,6 +208,41 @@ def test_kernels_are_measured_part_by_part() -> None:
     assert number(checkpoint, "stops_median_ms") <= number(checkpoint, "stops_longest_ms")
 
 
+def test_coldstart_counts_first_clicks_and_only_content_foresees_them() -> None:
+    rows = list(
+        coldstart.run(
+            None,
+            config=CONFIG,
+            shop=ShopConfig(users=60, items=100, drift="catalogue", drift_at=2_000, seed=3),
+            events=5_000,
+            streams=("catalogue_shock",),
+            runs=1,
+            say=silent,
+        )
+    )
+    found = checked(rows, "coldstart")
+    on, off = found["with_content"], found["without_content"]
+    assert on["stream"] == off["stream"] == "catalogue_shock"
+    for name in ("n", "n_first_click", "n_young"):
+        assert on[name] == off[name]
+    assert 10 < number(on, "n_first_click") <= 30 < number(on, "n_young") < number(on, "n")
+    assert number(off, "hr@20_first_click") == number(off, "content_hr@20") == 0.0
+    assert number(on, "hr@20_first_click") > 0.2
+    assert number(on, "candidates_first_click") > 0.5
+
+
+def test_coldstart_asks_for_the_films_when_nobody_says_where(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("EVERLEARN_DATA", raising=False)
+    with pytest.raises(DataError, match="set EVERLEARN_DATA"):
+        list(
+            coldstart.run(
+                None, config=CONFIG, shop=ShopConfig(), events=1, streams=("ml-100k",), say=silent
+            )
+        )
+
+
 def test_resident_memory_is_that_of_this_process() -> None:
     before = resident_bytes()
     block = np.ones(8 << 20)
@@ -215,7 +252,7 @@ def test_resident_memory_is_that_of_this_process() -> None:
 def test_the_commands_explain_themselves() -> None:
     bench = typer.Typer(no_args_is_help=True)
     bench_engine.add_to(bench)
-    for name in ("memory", "growth", "kernels"):
+    for name in ("memory", "growth", "kernels", "coldstart"):
         result = CliRunner().invoke(bench, [name, "--help"])
         assert result.exit_code == 0
         assert "Examples" in result.output

@@ -1,4 +1,4 @@
-"""Commands that measure the engine alone, without Kafka: `bench memory`, `growth`, `kernels`."""
+"""Measuring the engine alone: `bench memory`, `growth`, `kernels`, `coldstart`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from serving.commands.options import SettingsFile
 
 __all__ = ["add_to"]
 
@@ -148,7 +150,58 @@ def kernels(
     _print(rows, as_json)
 
 
+def coldstart(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="ml-100k.parquet, ml-100k-items.parquet beside it; else in EVERLEARN_DATA."
+        ),
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="ml-100k or catalogue_shock; default: both.")
+    ] = None,
+    events: Annotated[int, typer.Option(min=100, help="Events of the shop.")] = 60_000,
+    users: Annotated[int, typer.Option(min=8, help="Users of the shop.")] = 1_000,
+    items: Annotated[int, typer.Option(min=24, help="Items of the shop.")] = 1_000,
+    shock: Annotated[
+        int, typer.Option(min=1, help="Event of the shop with which its catalogue changes.")
+    ] = 30_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the shop.")] = 1,
+    runs: Runs = 7,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hits on items that nobody has clicked yet, with and without their entries.
+
+    MovieLens 100K with genres, each film listed when it came out, and the
+    synthetic shop whose catalogue changes; rows with_content and
+    without_content for each. First clicks, items with fewer than 10 clicks,
+    all clicks. Some two minutes.
+
+    \b
+    Examples:
+      everlearn bench coldstart ml-100k.parquet --json
+      everlearn bench coldstart --stream catalogue_shock --events 20000 --shock 10000
+    """
+    from serving.commands.bench import _check_methods, _module, _print, _say
+    from streams.settings import load_settings
+    from streams.shop_tastes import ShopConfig
+
+    module = _module("coldstart")
+    _check_methods(stream, module.STREAMS, "stream")
+    rows = module.run(
+        path,
+        config=load_settings(settings_file).engine,
+        shop=ShopConfig(users=users, items=items, seed=seed, drift="catalogue", drift_at=shock),
+        events=events,
+        streams=stream or module.STREAMS,
+        runs=runs,
+        say=_say,
+    )
+    _print(rows, as_json)
+
+
 def add_to(bench: typer.Typer) -> None:
     """Add this module's commands to those of `bench`."""
-    for command in (memory, growth, kernels):
+    for command in (memory, growth, kernels, coldstart):
         bench.command()(command)
