@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from learners.base import PURCHASE, EngineConfig
 from learners.errors import DataError
 from learners.prequential import BLEND, NEIGHBOURS, TRANSITIONS, Events
+from learners.sources.content import no_listing
 from learners.store.texts import keys_64
 from learners.trials import Trial, try_config
 from learners.warmup import warm_up
@@ -163,7 +164,8 @@ def _tune(
         )
 
     runner = Trials(min(MOST_THREADS, len(os.sched_getaffinity(0))), stop, beat)
-    searched = Events._make(column[:most] for column in events)
+    columns = [column[:most] for column in events[:-1]]
+    searched = Events._make([*columns, events.listing])
     search = Search(base, searched, half, runner, limit, seed)
     confirmed: list[Trial] = []
     stopped = False
@@ -213,7 +215,7 @@ def _interactions(source: ReplaySource, stop_at: int) -> tuple[Events, NDArray[n
     first = np.sort(np.unique(hashes, return_index=True)[1])  # later ones were delivered twice
     hashes = hashes[first]
     everything = np.ones(len(hashes), np.bool_)
-    return Events._make([*(column[first] for column in read), everything]), hashes
+    return Events._make([*(column[first] for column in read), everything, no_listing()]), hashes
 
 
 def _chosen(read: tuple[Events, NDArray[np.uint64]]) -> Events:
@@ -247,6 +249,7 @@ def _load(base: EngineConfig) -> None:
         np.arange(n, dtype=np.float64) + 1.0,
         np.zeros(n, np.uint64),
         np.ones(n, np.bool_),
+        no_listing(),
     )
     for source in (BLEND, NEIGHBOURS, TRANSITIONS):
         try_config(replace(base, sessions=16), events, source)
