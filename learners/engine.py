@@ -173,9 +173,9 @@ class Engine:
     ) -> Listing:
         """Take item events into the catalogue; return what similarity is to learn of them."""
         entries = [batch.catalogue.get(int(place), CatalogueEntry()) for place in places]
-        with self._turn:
-            for row, entry in zip(rows, entries, strict=True):
-                self.catalogue.update(int(row), entry)
+        if entries:
+            with self._turn:
+                self.catalogue.update_all(rows, entries)
         return listing_of(rows, entries, batch.timestamp[places], after)
 
     def _test_then_learn(self, events: Events) -> None:

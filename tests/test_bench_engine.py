@@ -225,7 +225,7 @@ def test_coldstart_counts_first_clicks_and_only_content_foresees_them() -> None:
     assert on["stream"] == off["stream"] == "catalogue_shock"
     for name in ("n", "n_first_click", "n_young"):
         assert on[name] == off[name]
-    assert 10 < number(on, "n_first_click") <= 30 < number(on, "n_young") < number(on, "n")
+    assert 10 < number(on, "n_first_click") < 40 < number(on, "n_young") < number(on, "n")
     assert number(off, "hr@20_first_click") == number(off, "content_hr@20") == 0.0
     assert number(on, "hr@20_first_click") > 0.2
     assert number(on, "candidates_first_click") > 0.5

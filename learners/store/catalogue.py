@@ -47,6 +47,11 @@ class Catalogue:
         raw = self.entries.raw(row) if row >= 0 else b""
         return CatalogueEntry(*_unpack(raw)) if raw else None
 
+    def update_all(self, rows: Iterable[int], entries: Iterable[CatalogueEntry]) -> None:
+        """Enter what some events say, in their order."""
+        for row, entry in zip(rows, entries, strict=True):
+            self.update(int(row), entry)
+
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Drop the entries of rows that are given up."""
         self.entries.free(rows)
