@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,9 +213,9 @@ def test_coldstart_counts_first_clicks_and_only_content_foresees_them() -> None:
     rows = list(
         coldstart.run(
             None,
-            config=CONFIG,
-            shop=ShopConfig(users=60, items=100, drift="catalogue", drift_at=2_000, seed=3),
-            events=5_000,
+            config=replace(CONFIG, items=1_000, sessions=4_096),
+            shop=ShopConfig(users=200, items=500, drift="catalogue", drift_at=6_000, seed=3),
+            events=9_000,
             streams=("catalogue_shock",),
             runs=1,
             say=silent,
@@ -225,7 +226,7 @@ def test_coldstart_counts_first_clicks_and_only_content_foresees_them() -> None:
     assert on["stream"] == off["stream"] == "catalogue_shock"
     for name in ("n", "n_first_click", "n_young"):
         assert on[name] == off[name]
-    assert 10 < number(on, "n_first_click") < 40 < number(on, "n_young") < number(on, "n")
+    assert 100 < number(on, "n_first_click") < number(on, "n_young") < number(on, "n")
     assert number(off, "hr@20_first_click") == number(off, "content_hr@20") == 0.0
     assert number(on, "hr@20_first_click") > 0.2
     assert number(on, "candidates_first_click") > 0.5
