@@ -24,6 +24,7 @@ WORDS = BLOCK_BYTES // 8
 EXACT = 64  # blocks; longer runs are powers of two
 SIZES = EXACT + 32
 SIZE_BITS = 32
+NAMED = 8192  # texts that are kept as Python's strings, as answers name the same ones again
 MOST = (1 << SIZE_BITS) - 1
 
 
@@ -126,8 +127,19 @@ class Strings:
             rows * usual_bytes, np.zeros(rows, np.int64), np.zeros(SIZES, np.int64)
         )
         self._view = self.heap.data.data
+        self._named: dict[int, str] = {}
 
     def __getitem__(self, row: int) -> str:
+        text = self._named.get(row)
+        if text is None:
+            text = self._read(row)
+            if len(self._named) == NAMED:
+                self._named.clear()
+            if text:
+                self._named[row] = text
+        return text
+
+    def _read(self, row: int) -> str:
         place = self.heap.place.item(row)
         start = (place >> SIZE_BITS) * BLOCK_BYTES
         return str(self._view[start : start + (place & MOST)], "utf-8", "surrogatepass")
@@ -142,6 +154,7 @@ class Strings:
         """Make `raw` a row's text."""
         if not fits(self.heap, len(raw)):
             self.extend(len(raw))
+        self._named.pop(row, None)
         _put_one(self.heap, row, np.frombuffer(raw, np.uint8))
 
     def extend(self, size: int) -> None:
@@ -158,6 +171,7 @@ class Strings:
 
     def free(self, rows: NDArray[np.int64]) -> None:
         """Forget the texts of some rows."""
+        self._named.clear()
         _drop_all(self.heap, rows)
 
     def state(self, rows: int) -> dict[str, NDArray[np.generic]]:
@@ -172,6 +186,7 @@ class Strings:
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the texts that gave this state."""
         text = state["text"]
+        self._named.clear()
         if len(text) > len(self.heap.data):
             self._extend(len(text))
         refill(self.heap.data, text)
