@@ -40,19 +40,19 @@ class Blend(NamedTuple):
     outer_step: NDArray[np.float32]
 
 
-def make_blend(features: int, hidden_units: int, seed: int, rate: float) -> Blend:
-    """Return a scorer that has learnt nothing."""
+def make_blend(first: NDArray[np.float32], hidden_units: int, seed: int, rate: float) -> Blend:
+    """Return a scorer that has learnt nothing: it ranks by the weights `first` (F,) alone."""
+    features = len(first)
     generator = np.random.default_rng(seed)
     inner = generator.standard_normal((features, hidden_units)) / np.sqrt(features)
-    outer = generator.standard_normal(hidden_units) * 0.1
     shapes = [(features,), (features, hidden_units), (hidden_units,), (hidden_units,)]
     zeros = [[np.zeros(shape, np.float32) for shape in shapes] for _ in range(3)]
     return Blend(
         np.array([rate], np.float32),
-        zeros[0][0],
+        first.copy(),
         inner.astype(np.float32),
         zeros[0][2],
-        outer.astype(np.float32),
+        zeros[0][3],
         *zeros[1],
         *zeros[2],
     )

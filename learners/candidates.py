@@ -33,6 +33,7 @@ __all__ = [
     "Models",
     "Workspace",
     "choose",
+    "first_weights",
     "gather",
     "gather_transitions",
     "make_workspace",
@@ -42,6 +43,7 @@ COLUMNS = 6
 KNN, FORWARD_SLOW, FORWARD_FAST, BACKWARD, FORWARD_LAST, CONTENT = range(COLUMNS)
 # Of each column's share of its maximum.
 PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2, 1.0], np.float32)
+FIRST_SCALE = np.float32(3.0)  # of the first weights: a share is part of a softmax
 PRESCORE_POPULAR = 0.02  # of its share of the largest count at each half-life
 PRESCORE_REPEAT = np.float32(0.05)
 AHEAD = 16  # records that are asked for before their turn
@@ -50,6 +52,13 @@ POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
 HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
 FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + 3 + HALF_LIVES + 2 + 6 + 4
+
+
+def first_weights() -> NDArray[np.float32]:
+    """Return the weights of the features with which the blend begins: it ranks as the prescore."""
+    weights = np.zeros(FEATURES, np.float32)
+    weights[: 2 * COLUMNS : 2] = FIRST_SCALE * PRESCORE
+    return weights
 
 
 class Models(NamedTuple):

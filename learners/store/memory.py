@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
-from learners.candidates import FEATURES, Models, Workspace, make_workspace
+from learners.candidates import Models, Workspace, first_weights, make_workspace
 from learners.handle import Handle, State, make_handle
 from learners.sources.content import Content
 from learners.sources.factors import Factors
@@ -95,7 +95,7 @@ class Memory:
         )
         content = Content(config.items, config.content_candidates)
         history = make_history(config.users, config.history_length)
-        blend = make_blend(FEATURES, config.hidden_units, config.seed, config.blend_rate)
+        blend = make_blend(first_weights(), config.hidden_units, config.seed, config.blend_rate)
         work = make_workspace(
             config.items,
             config.sessions,
