@@ -26,7 +26,9 @@ Listed = Literal["first_use", "release"]
 
 DIGINETICA_START_SECONDS = 1451865600  # Monday 4 January 2016; the file has weeks but no clock
 WEEK_SECONDS = 7 * 86400
-ITEM_LEAD_MS = 1  # an item's entry comes this much before its first use, also across topics
+# An item's entry comes this much after its first use, also across topics: to list what is just about
+# to be clicked would tell what comes next.
+ITEM_LAG_MS = 1
 
 _NO_TEXT = pl.lit(None, dtype=pl.String)
 _NO_NUMBER = pl.lit(None, dtype=pl.Float64)
@@ -53,7 +55,7 @@ class Dataset:
         return _count_reasons(self.frame)
 
     def events(self, chunk: int = 65_536) -> Iterator[Event]:
-        """Yield the events in order, catalogue entries before the first use of their item."""
+        """Yield the events in order, catalogue entries after the first use of their item."""
         for part in self.frame.iter_slices(chunk):
             for row in part.filter(pl.col("reason").is_null()).iter_rows(named=True):
                 yield _event(row)
@@ -76,7 +78,7 @@ def load_dataset(name: str, path: str | Path, listed: Listed = "first_use") -> D
     path : str or Path
         Its parquet file.
     listed : {"first_use", "release"}
-        When an item's entry comes: just before its first use, which is all that a log without
+        When an item's entry comes: just after its first use, which is all that a log without
         times of release tells, or when it was created, at the latest then, and with the first
         event where it was created before that or nobody knows when. Only the second is a
         catalogue from which an item can be recommended before its first use.
@@ -247,7 +249,7 @@ def _kind(bought: pl.Expr) -> pl.Expr:
 
 
 def _with_item_events(uses: pl.DataFrame, name: str, listed: Listed) -> pl.DataFrame:
-    """Put an item event before the first use of an item, and before its first titled use."""
+    """Put an item event after the first use of an item, and after its first titled use."""
     uses = uses.with_columns(
         event_id=pl.format(f"{name}-{{}}", "row"), place=pl.int_range(pl.len(), dtype=pl.Int64)
     )
@@ -264,12 +266,11 @@ def _with_item_events(uses: pl.DataFrame, name: str, listed: Listed) -> pl.DataF
         user=pl.lit(""),
         session=_NO_TEXT,
         quantity=pl.lit(1.0),
-        time_ms=(pl.col("time_ms") - ITEM_LEAD_MS).clip(0),
+        time_ms=pl.col("time_ms") + ITEM_LAG_MS,
         event_id=pl.format(f"{name}-item-{{}}", "row"),
     )
-    if listed == "release":
-        entries = _at_release(entries, uses)
-    events = pl.concat([entries, uses]).sort("place", maintain_order=True)
+    parts = [_at_release(entries, uses), uses] if listed == "release" else [uses, entries]
+    events = pl.concat(parts).sort("place", maintain_order=True)
     return events.drop("place", "row").with_columns(
         timestamp=pl.col("time_ms") / 1000, watermark=pl.col("time_ms").cum_max() / 1000
     )
@@ -279,7 +280,7 @@ def _at_release(entries: pl.DataFrame, uses: pl.DataFrame) -> pl.DataFrame:
     """Move each item's entry, one that has a title if any has, to the time of its release."""
     one_each = entries.sort(pl.col("title").is_null(), maintain_order=True)
     first_use = pl.col("time_ms").min().over("item")
-    start = max(int(uses["time_ms"][0]) - ITEM_LEAD_MS, 0)
+    start = max(int(uses["time_ms"][0]) - 1, 0)
     created = (pl.col("created") * 1000).cast(pl.Int64).fill_null(start).clip(lower_bound=start)
     moved = one_each.with_columns(time_ms=pl.min_horizontal(first_use, created))
     moved = moved.unique("item", keep="first", maintain_order=True)

@@ -163,20 +163,20 @@ def named(events: list[Event]) -> list[tuple[str, str]]:
     return [(type(event).__name__, event.event_id) for event in events]
 
 
-def test_taobao_views_are_clicks_and_categories_come_before_the_first_use(tmp_path: Path) -> None:
+def test_taobao_views_are_clicks_and_categories_come_after_the_first_use(tmp_path: Path) -> None:
     dataset = load_dataset("taobao", small_taobao(tmp_path))
     events = list(dataset.events())
     assert named(events) == [
-        ("Item", "taobao-item-0"),
         ("Click", "taobao-0"),
+        ("Item", "taobao-item-0"),
         ("Click", "taobao-1"),
-        ("Item", "taobao-item-2"),
         ("Click", "taobao-2"),
+        ("Item", "taobao-item-2"),
         ("Purchase", "taobao-3"),
     ]
-    entry, click = events[0], events[1]
+    click, entry = events[0], events[1]
     assert isinstance(entry, Item)
-    assert (entry.item, entry.category, entry.timestamp) == ("10", "7", 99.999)
+    assert (entry.item, entry.category, entry.timestamp) == ("10", "7", 100.001)
     assert isinstance(click, Click)
     assert (click.user, click.item, click.session, click.timestamp) == ("1", "10", None, 100.0)
     assert dataset.rejected == {"unknown_behaviour": 1}
@@ -186,19 +186,19 @@ def test_online_retail_lines_are_purchases_of_an_invoice(tmp_path: Path) -> None
     dataset = load_dataset("online-retail", small_retail(tmp_path))
     events = list(dataset.events())
     assert named(events) == [
-        ("Item", "online-retail-item-0"),
         ("Purchase", "online-retail-0"),
-        ("Item", "online-retail-item-1"),
+        ("Item", "online-retail-item-0"),
         ("Purchase", "online-retail-1"),
-        ("Item", "online-retail-item-2"),
+        ("Item", "online-retail-item-1"),
         ("Purchase", "online-retail-2"),
+        ("Item", "online-retail-item-2"),
     ]
     assert [(e.title, e.price) for e in events if isinstance(e, Item)] == [
         (None, 2.5),
         ("TEA POT", 2.5),
         ("CUP", 1.25),
     ]
-    bought, guest = events[1], events[5]
+    bought, guest = events[0], events[4]
     assert isinstance(bought, Purchase)
     assert isinstance(guest, Purchase)
     assert (bought.user, bought.session, bought.quantity, bought.price) == (

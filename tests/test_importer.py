@@ -108,7 +108,7 @@ def test_the_import_command_prints_what_it_did(
     assert (row["events"], row["types"]["purchase"], row["rejected"]) == (71, 6, {})
     assert row["events_per_second"] > 0
     shown = CliRunner().invoke(app, [*words, "--speed", "100000x"])
-    assert "71 events published (11 items, 54 clicks, 6 purchases)" in shown.stdout
+    assert "71 events published (54 clicks, 11 items, 6 purchases)" in shown.stdout
 
 
 def test_an_import_that_is_stopped_goes_on_where_it_was(
