@@ -26,8 +26,8 @@ Listed = Literal["first_use", "release"]
 
 DIGINETICA_START_SECONDS = 1451865600  # Monday 4 January 2016; the file has weeks but no clock
 WEEK_SECONDS = 7 * 86400
-# An item's entry comes this much after its first use, also across topics: to list what is just about
-# to be clicked would tell what comes next.
+# An item's entry comes this much after its first use, also across topics: to list what is just
+# about to be clicked would tell what comes next.
 ITEM_LAG_MS = 1
 
 _NO_TEXT = pl.lit(None, dtype=pl.String)
