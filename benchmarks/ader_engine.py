@@ -11,7 +11,7 @@ from benchmarks.ader_stream import Part, Stream
 from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend
 from learners.frozen import LISTING, list_best, test_frozen
-from learners.prequential import LIST, SOURCES, Events, Tested, test_then_learn
+from learners.prequential import CONTENT, LIST, SOURCES, Events, Tested, test_then_learn
 from learners.sources.content import no_listing
 from learners.store.memory import Memory
 
@@ -32,7 +32,7 @@ class EngineContestant:
         The engine's constants.
     """
 
-    methods = SOURCES
+    methods = SOURCES[:CONTENT]  # the weeks have no catalogue
     trains = True
 
     def __init__(self, stream: Stream, config: EngineConfig) -> None:
