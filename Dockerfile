@@ -22,7 +22,7 @@ ENV PATH=/opt/everlearn/bin:$PATH \
     EVERLEARN_STATE_DIR=/var/lib/everlearn/state
 USER everlearn
 WORKDIR /var/lib/everlearn
-RUN python -m learners.warmup
+RUN python -m streams.warmup
 VOLUME /var/lib/everlearn/state
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

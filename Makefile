@@ -32,8 +32,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 # The learner's kernels, compiled once for as long as its sources stay as they are.
-$(KERNELS): $(INSTALLED) $(wildcard learners/*.py learners/*/*.py)
-	@$(BIN)/python -m learners.warmup
+$(KERNELS): $(INSTALLED) $(wildcard learners/*.py learners/*/*.py streams/*.py streams/*/*.py)
+	@$(BIN)/python -m streams.warmup
 	@touch $@
 
 setup: $(INSTALLED) $(KERNELS) ## make .venv with the pinned versions, compile the kernels

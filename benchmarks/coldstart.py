@@ -28,9 +28,9 @@ from learners.engine import Engine
 from learners.errors import DataError
 from learners.evaluate import Prequential
 from learners.prequential import BLEND, CONTENT, LIST
-from learners.warmup import warm_up
 from streams.datasets import load_dataset
 from streams.shop import Shop, ShopConfig
+from streams.warmup import warm_up
 
 __all__ = ["METHODS", "STREAMS", "run"]
 

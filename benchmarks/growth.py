@@ -19,7 +19,7 @@ from benchmarks.rows import Row, make_row
 from benchmarks.visits import BATCH, Visits, VisitsConfig
 from learners.base import Batch, EngineConfig
 from learners.engine import Engine
-from learners.warmup import warm_up
+from streams.warmup import warm_up
 
 __all__ = ["NEVER", "SIZES", "learn_figures", "run"]
 

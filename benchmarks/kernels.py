@@ -27,9 +27,9 @@ from benchmarks.visits import BATCH
 from learners.base import Batch, EngineConfig
 from learners.checkpoint import CheckpointStore
 from learners.engine import Engine
-from learners.warmup import warm_up
 from streams.events import Click
 from streams.shop_events import user_name
+from streams.warmup import warm_up
 
 __all__ = ["run"]
 

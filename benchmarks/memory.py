@@ -16,7 +16,7 @@ from benchmarks.rows import Row, make_row
 from learners.base import EngineConfig
 from learners.capacity import ID_BYTES, LONGEST_ID_BYTES, copy_bytes, parts_of
 from learners.engine import Engine
-from learners.warmup import warm_up
+from streams.warmup import warm_up
 
 __all__ = ["TARGET_BYTES", "run"]
 

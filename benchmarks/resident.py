@@ -25,7 +25,7 @@ from benchmarks.visits import START, Visits, VisitsConfig
 from learners.base import ITEM, Batch, CatalogueEntry, EngineConfig, Source
 from learners.capacity import arrays_of
 from learners.engine import Engine
-from learners.warmup import warm_up
+from streams.warmup import warm_up
 
 __all__ = ["main", "measure", "resident_bytes"]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from learners.warmup import warm_up
 from serving.api import make_api
 from serving.metrics import Metrics
 from serving.web.http import HttpServer, bind
 from serving.web.limits import is_loopback
 from streams.node import NodeRuntime, run_node
 from streams.publisher import Publisher
+from streams.warmup import warm_up
 
 if TYPE_CHECKING:
     from mode import Service

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from learners.checkpoint import Capture, CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import CheckpointError
-from learners.warmup import warm_up
 from streams.decode import Gate
 from streams.flow import Decoded, Flow
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.source import BatchSource
+from streams.warmup import warm_up
 from streams.watchdog import Watchdog
 
 __all__ = ["Learning", "LearntHook"]

@@ -23,13 +23,13 @@ from learners.base import EngineConfig
 from learners.checkpoint import Capture, CheckpointStore, hold_folder
 from learners.engine import Engine
 from learners.errors import DataError, SettingsError
-from learners.warmup import warm_up
 from streams.datasets import load_dataset
 from streams.lines import LINES_TOPIC, read_lines
 from streams.log import LogAbout, frame_of, read_log
 from streams.record import TopicReader
 from streams.replay_sources import DatasetSource, LinesSource, RecordSource, ReplaySource
 from streams.settings import Settings, TopicSettings, load_settings
+from streams.warmup import warm_up
 from streams.words import counted
 
 __all__ = ["ReplayResult", "ReplaySource", "open_source", "replay_log"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from learners import jit
-from learners.warmup import COMPILING, warm_up
+from streams.warmup import COMPILING, warm_up
 
 
 def test_caches_of_many_checkouts_stay_while_they_are_used(tmp_path: Path) -> None:

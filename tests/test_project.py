@@ -69,7 +69,7 @@ def test_every_target_sets_up_what_it_needs(target: str) -> None:
 
 @pytest.mark.parametrize("target", ["setup", "demo", "test", "bench"])
 def test_kernels_are_compiled_where_they_are_used(target: str) -> None:
-    assert "-m learners.warmup" in planned("--assume-new=learners/engine.py", target)
+    assert "-m streams.warmup" in planned("--assume-new=learners/engine.py", target)
 
 
 def test_only_seconds_given_to_make_end_the_demo() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from learners.warmup import warm_up
+from streams.warmup import warm_up
 from tests.test_replay import shop_events
 
 pytest_plugins = ["pytester"]

@@ -200,7 +200,7 @@ def test_compiling_is_announced(lines: Path, monkeypatch: pytest.MonkeyPatch) ->
         (False, "compiling the kernels (once; up to a minute) ...\n"),
         (True, ""),
     ):
-        monkeypatch.setattr("learners.warmup.are_compiled", lambda found=compiled: found)
+        monkeypatch.setattr("streams.warmup.are_compiled", lambda found=compiled: found)
         shown = CliRunner().invoke(app, ["replay", str(lines), "--stop-at", "50", "--json"])
         assert (shown.stderr, shown.exit_code) == (told, 0)
         json.loads(shown.stdout)

@@ -20,7 +20,7 @@ __all__ = ["Texts", "keys_64"]
 
 
 class Texts(Sequence[str]):
-    """A column of n texts, UTF-8; slices share the buffer.
+    """A column of n texts, UTF-8; slices share the buffer, which nobody writes to.
 
     Parameters
     ----------
@@ -40,6 +40,9 @@ class Texts(Sequence[str]):
     def __init__(
         self, data: NDArray[np.uint8], start: NDArray[np.int64], stop: NDArray[np.int64]
     ) -> None:
+        if data.flags.writeable:  # a kernel is compiled for one type of buffer
+            data = data.view()
+            data.flags.writeable = False
         self.data = data
         self.start = start
         self.stop = stop
