@@ -12,7 +12,7 @@ from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend
 from learners.frozen import LISTING, list_best, test_frozen
 from learners.prequential import CONTENT, LIST, SOURCES, Events, Tested, test_then_learn
-from learners.sources.content import no_listing
+from learners.sources.content import NO_LISTING
 from learners.store.memory import Memory
 
 __all__ = ["EngineContestant"]
@@ -60,10 +60,8 @@ class EngineContestant:
         memory = self.memory
         ranks = np.empty((len(targets), len(SOURCES)))
         test_frozen(
-            memory.models,
-            memory.blend,
+            memory.handle,
             self.learner,
-            memory.work,
             part.clicks,
             targets,
             self.config.candidates,
@@ -85,9 +83,7 @@ class EngineContestant:
         memory = self.memory
         best = np.empty((len(targets), LIST), np.int32)
         list_best(
-            memory.models,
-            memory.blend,
-            memory.work,
+            memory.handle,
             part.clicks,
             targets,
             self.config.candidates,
@@ -111,7 +107,7 @@ class EngineContestant:
             clicks.time[run],
             session.astype(np.uint64) + np.uint64(1),
             tested,
-            no_listing(),
+            NO_LISTING,
         )
         ranks = np.full((len(tested), len(SOURCES)), np.inf)
         found = Tested(ranks, np.empty(len(tested), np.bool_), self._covered)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.blend import Blend
 from learners.blend import score as score_candidates
-from learners.candidates import Models, Workspace, choose, gather
+from learners.candidates import choose, gather
 from learners.engine import Engine
 from learners.features import describe
+from learners.handle import Handle
 from learners.jit import jit
 from learners.prequential import ask_user
-from learners.store.history import History
 
 __all__ = ["STAGES", "query_figures", "stage_microseconds"]
 
@@ -24,16 +23,14 @@ STAGES = ("gather", "choose", "features", "score")  # of a scored query, in this
 
 @jit
 def _ask_all(
-    history: History,
-    models: Models,
-    blend: Blend,
-    work: Workspace,
+    handle: Handle,
     users: NDArray[np.int64],
     now: float,
     most: int,
     stages: int,
 ) -> int:
     """Go through the first `stages` of a query of each user row; return how many items it met."""
+    history, models, blend, work = handle.state
     met = 0
     for i in range(len(users)):
         asked = ask_user(history, work, users[i], now)
@@ -62,10 +59,7 @@ def stage_microseconds(engine: Engine, users: Sequence[str], runs: int) -> dict[
 
     def ask(stages: int) -> int:
         return _ask_all(
-            memory.history,
-            memory.models,
-            memory.blend,
-            memory.work,
+            memory.handle,
             rows,
             engine.clock,
             engine.config.candidates,

@@ -9,23 +9,22 @@ from numpy.typing import NDArray
 
 from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
 from learners.candidates import (
-    BACKWARD,
     COLUMNS,
     CONTENT,
-    FORWARD_SLOW,
     KNN,
     TINY,
     Asked,
     Workspace,
     gather,
+    score_transitions,
 )
 from learners.handle import Handle
 from learners.jit import jit, jit_brief
 from learners.prequential import SCORED_LIFE, ask_user, rank
-from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.catalogue import Catalogue
 from learners.store.history import MOST_QUERY
 from learners.store.memory import Memory
+from learners.vector import largest_of
 
 __all__ = ["Answers"]
 
@@ -75,10 +74,8 @@ def _answer(
     touched = _drop(work, gather(models, work, asked), hidden, excluded)
     kept = rank(models, blend, work, asked, touched, most)
     column, largest = work.column, work.largest
-    following = TINY
-    for i in range(touched):
-        both = column[FORWARD_SLOW, i] + BACKWARD_SHARE * column[BACKWARD, i]
-        following = max(following, both)
+    score_transitions(work, touched)
+    following = max(largest_of(work.value, touched), TINY)
     weight, top = models.popularity.weight, models.popularity.top[SCORED_LIFE, 0]
     peak = max(weight[top - 1, SCORED_LIFE], 1e-300) if top > 0 else 1.0
     score = work.score[:kept].astype(np.float64)
@@ -88,10 +85,9 @@ def _answer(
     parts = np.empty((kept, len(PARTS)))
     for i in range(kept):
         place = work.candidate[order[i]]
-        both = column[FORWARD_SLOW, place] + BACKWARD_SHARE * column[BACKWARD, place]
         rows[i] = work.chosen[order[i]]
         parts[i, 0] = column[KNN, place] / max(largest[KNN], TINY)
-        parts[i, 1] = both / following
+        parts[i, 1] = work.value[place] / following
         parts[i, 2] = weight[rows[i], SCORED_LIFE] / peak
         parts[i, 3] = column[CONTENT, place] / max(largest[CONTENT], TINY)
         for j in range(len(PARTS)):

@@ -36,7 +36,9 @@ __all__ = [
     "first_weights",
     "gather",
     "gather_transitions",
+    "latest",
     "make_workspace",
+    "score_transitions",
 ]
 
 COLUMNS = 6
@@ -233,10 +235,23 @@ def gather_transitions(models: Models, work: Workspace, asked: Asked, touched: i
 
 
 @jit
+def score_transitions(work: Workspace, touched: int) -> None:
+    """Write what transitions as a source say of each touched item into `work.value`."""
+    column, value, share = work.column, work.value, np.float32(transitions.BACKWARD_SHARE)
+    for i in range(touched):
+        value[i] = column[FORWARD_SLOW, i] + share * column[BACKWARD, i]
+
+
+@jit
+def latest(asked: Asked) -> int:
+    """Return how many items say what is looked for just now: the session's, or all without one."""
+    return asked.in_session if asked.in_session > 0 else asked.items
+
+
+@jit
 def _gather_content(models: Models, work: Workspace, asked: Asked, touched: int) -> int:
     """Add the items whose catalogue entries are most like those of the last items."""
-    n = asked.in_session if asked.in_session > 0 else asked.items
-    if not content.look_for(models.content, work.content, work.query, n):
+    if not content.look_for(models.content, work.content, work.query, latest(asked)):
         return touched
     named, score = work.content.named, work.content.score
     for i in range(content.name(models.content, work.content)):

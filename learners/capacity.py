@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from learners.base import Source
 from learners.sources.content import PACKED_BYTES
 from learners.store.vocab import Vocabulary
+from learners.store.xxh3 import MOST_BYTES
 
 if TYPE_CHECKING:
     from learners.engine import Engine
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ID_BYTES", "LONGEST_ID_BYTES", "copy_bytes", "parts_of"]
 
 ID_BYTES = 16  # a block, as `strings` hands them out; where it stands counts with the arrays
-LONGEST_ID_BYTES = 128
+LONGEST_ID_BYTES = MOST_BYTES
 ENTRY_BYTES = 80  # in blocks: a category of 12 characters, a title of 28, price and time
 
 

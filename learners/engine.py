@@ -30,8 +30,8 @@ from learners.base import (
 from learners.capacity import parts_of
 from learners.drift import HitRateDrift
 from learners.evaluate import Prequential
-from learners.prequential import SOURCES, Events, Tested, test_then_learn
-from learners.sources.content import listing_of
+from learners.prequential import LIST, SOURCES, Events, Tested, test_then_learn
+from learners.sources.content import NO_LISTING, listing_of
 from learners.sources.shelves import Listing
 from learners.store.catalogue import Catalogue
 from learners.store.ledger import admit, with_room
@@ -172,10 +172,11 @@ class Engine:
         after: NDArray[np.int64],
     ) -> Listing:
         """Take item events into the catalogue; return what similarity is to learn of them."""
+        if not len(places):
+            return NO_LISTING
         entries = [batch.catalogue.get(int(place), CatalogueEntry()) for place in places]
-        if entries:
-            with self._turn:
-                self.catalogue.update_all(rows, entries)
+        with self._turn:
+            self.catalogue.update_all(rows, entries)
         return listing_of(rows, entries, batch.timestamp[places], after)
 
     def _test_then_learn(self, events: Events) -> None:
@@ -199,7 +200,7 @@ class Engine:
             start = stop
         self.evaluation.record(tested.rank, tested.valid, events.kind, events.time, memory.events)
         for i in np.flatnonzero(tested.valid):
-            hit = bool(tested.rank[i, 0] <= 20)
+            hit = bool(tested.rank[i, 0] <= LIST)
             self.drift.update(hit, memory.events + int(i) + 1, float(events.time[i]))
         memory.events += n
 

@@ -19,6 +19,7 @@ from learners.candidates import (
     Asked,
     Models,
     Workspace,
+    latest,
 )
 from learners.jit import jit
 from learners.nearness import describe_nearness
@@ -140,8 +141,7 @@ def score_factors(models: Models, work: Workspace, asked: Asked, kept: int) -> N
 
     Its query is the running session, or what came before where none runs.
     """
-    n = asked.in_session if asked.in_session > 0 else asked.items
-    factors.query_vector(models.factors, work.query, n, work.wanted)
+    factors.query_vector(models.factors, work.query, latest(asked), work.wanted)
     factors.scores_of(models.factors, work.wanted, work.chosen, kept, work.factor)
 
 

@@ -16,8 +16,6 @@ from learners import blend as scorer
 from learners.base import CLICK
 from learners.blend import Blend
 from learners.candidates import (
-    BACKWARD,
-    FORWARD_SLOW,
     KNN,
     Asked,
     Models,
@@ -25,8 +23,10 @@ from learners.candidates import (
     choose,
     gather,
     gather_transitions,
+    score_transitions,
 )
 from learners.features import score_factors
+from learners.handle import Handle
 from learners.jit import jit
 from learners.prequential import (
     BLEND,
@@ -41,7 +41,6 @@ from learners.prequential import (
 )
 from learners.selection import keep_best
 from learners.sources import neighbours
-from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.history import MOST_QUERY
 
 __all__ = ["LISTING", "Clicks", "gather_one", "list_best", "sorted_best", "test_frozen"]
@@ -73,10 +72,8 @@ def _ask_before(work: Workspace, clicks: Clicks, place: int) -> Asked:
 
 @jit
 def test_frozen(
-    models: Models,
-    blend: Blend,
+    handle: Handle,
     learner: Blend,
-    work: Workspace,
     clicks: Clicks,
     targets: NDArray[np.int64],
     most: int,
@@ -87,10 +84,10 @@ def test_frozen(
 
     Parameters
     ----------
-    models, blend, work
+    handle : Handle
         What was learnt, and working memory.
     learner : Blend
-        Learns from each query, in order; the scores are those of `blend` all along.
+        Learns from each query, in order; the scores are those of what was learnt all along.
     clicks : Clicks
         The test's sessions; every item has a row.
     targets : (m,)
@@ -102,6 +99,7 @@ def test_frozen(
     covered : (sources, items)
         Marks of the items in a list of `LIST`.
     """
+    _, models, blend, work = handle.state
     for t in range(len(targets)):
         asked = _ask_before(work, clicks, targets[t])
         touched = gather(models, work, asked)
@@ -134,7 +132,7 @@ def sorted_best(
 @jit
 def gather_one(models: Models, work: Workspace, asked: Asked, source: int) -> int:
     """Let one source alone name and score items, into `work.value`; return how many."""
-    slot, items, column, value = work.slot, work.item, work.column, work.value
+    slot, items, column = work.slot, work.item, work.column
     column[:, : work.touched[0]] = 0.0
     if source == NEIGHBOURS:
         touched = neighbours.votes(
@@ -146,12 +144,10 @@ def gather_one(models: Models, work: Workspace, asked: Asked, source: int) -> in
             asked.now,
             asked.own,
         )
-        value[:touched] = column[KNN, :touched]
+        work.value[:touched] = column[KNN, :touched]
     else:
         touched = gather_transitions(models, work, asked, 0)
-        share = np.float32(BACKWARD_SHARE)
-        for i in range(touched):
-            value[i] = column[FORWARD_SLOW, i] + share * column[BACKWARD, i]
+        score_transitions(work, touched)
     for i in range(touched):
         slot[items[i]] = 0
     work.touched[0] = touched
@@ -160,9 +156,7 @@ def gather_one(models: Models, work: Workspace, asked: Asked, source: int) -> in
 
 @jit
 def list_best(
-    models: Models,
-    blend: Blend,
-    work: Workspace,
+    handle: Handle,
     clicks: Clicks,
     targets: NDArray[np.int64],
     most: int,
@@ -174,6 +168,7 @@ def list_best(
     It does what an answer takes and nothing else, to be timed; `best` (m, LIST) is filled with item
     rows, best first, -1 behind the end. `source` is one of `LISTING`.
     """
+    _, models, blend, work = handle.state
     best[:] = -1
     for t in range(len(targets)):
         asked = _ask_before(work, clicks, targets[t])

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from learners import blend as scorer
 from learners.blend import Blend
 from learners.candidates import (
-    BACKWARD,
-    FORWARD_SLOW,
     KNN,
     Asked,
     Models,
     Workspace,
     choose,
     gather,
+    score_transitions,
 )
 from learners.features import describe
 from learners.handle import Handle
@@ -31,7 +30,6 @@ from learners.lanes import prefetch_row
 from learners.selection import kth_largest
 from learners.sources import factors, popularity, rings, shelves, transitions
 from learners.sources.shelves import Listing
-from learners.sources.transitions import BACKWARD_SHARE
 from learners.store.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
 from learners.store.sessions import SESSION_LENGTH, Sessions, open_session
 from learners.vector import find
@@ -105,13 +103,11 @@ def source_rank(work: Workspace, source: int, touched: int, item: int, seen: int
 
     Leaves the scores in `work.value`.
     """
-    items, column, value = work.item, work.column, work.value
+    items, value = work.item, work.value
     if source == NEIGHBOURS:
-        value[:touched] = column[KNN, :touched]
+        value[:touched] = work.column[KNN, :touched]
     else:
-        share = np.float32(BACKWARD_SHARE)
-        for i in range(touched):
-            value[i] = column[FORWARD_SLOW, i] + share * column[BACKWARD, i]
+        score_transitions(work, touched)
     place = find(items, 0, touched, item)
     score = value[place] if place >= 0 else np.float32(0.0)
     above = equal = positive = 0

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from learners.base import PURCHASE, EngineConfig
 from learners.errors import DataError
-from learners.prequential import BLEND, NEIGHBOURS, TRANSITIONS, Events
-from learners.sources.content import no_listing
+from learners.prequential import BLEND, LIST, NEIGHBOURS, TRANSITIONS, Events
+from learners.sources.content import NO_LISTING
 from learners.store.texts import keys_64
 from learners.trials import Trial, try_config
-from learners.warmup import warm_up
 from streams.replay import open_source
 from streams.replay_sources import ReplaySource
 from streams.settings import Settings, load_settings
 from streams.targets import write_whole
-from streams.tune_search import LIST, Limit, Search, Stopped, Trials, worth
+from streams.tune_search import Limit, Search, Stopped, Trials, worth
+from streams.warmup import warm_up
 from streams.words import counted
 
 __all__ = ["Tuned", "tune_log", "write_tuned"]
@@ -215,7 +215,7 @@ def _interactions(source: ReplaySource, stop_at: int) -> tuple[Events, NDArray[n
     first = np.sort(np.unique(hashes, return_index=True)[1])  # later ones were delivered twice
     hashes = hashes[first]
     everything = np.ones(len(hashes), np.bool_)
-    return Events._make([*(column[first] for column in read), everything, no_listing()]), hashes
+    return Events._make([*(column[first] for column in read), everything, NO_LISTING]), hashes
 
 
 def _chosen(read: tuple[Events, NDArray[np.uint64]]) -> Events:
@@ -249,7 +249,7 @@ def _load(base: EngineConfig) -> None:
         np.arange(n, dtype=np.float64) + 1.0,
         np.zeros(n, np.uint64),
         np.ones(n, np.bool_),
-        no_listing(),
+        NO_LISTING,
     )
     for source in (BLEND, NEIGHBOURS, TRANSITIONS):
         try_config(replace(base, sessions=16), events, source)

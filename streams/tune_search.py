@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import EngineConfig
-from learners.prequential import BLEND, NEIGHBOURS, SOURCES, TRANSITIONS, Events
+from learners.prequential import BLEND, LIST, NEIGHBOURS, SOURCES, TRANSITIONS, Events
 from learners.trials import Trial, try_config
 from streams.settings.texts import ENGINE_BOUNDS
 
-__all__ = ["KNOBS", "LIST", "Knob", "Limit", "Search", "Stopped", "Trials", "value_of", "worth"]
+__all__ = ["KNOBS", "Knob", "Limit", "Search", "Stopped", "Trials", "value_of", "worth"]
 
-LIST = 20  # of HR and MRR
 POLL_SECONDS = 0.1
 SWEEPS_ALONE, MOST_SWEEPS = 2, 5
 ERRORS = 2.0  # standard errors that a change must gain

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from learners.base import Interactions, Query, Source, no_pause
+from learners.base import EngineConfig, Interactions, Query, Source, no_pause
 from learners.checks import ITEMS, check_source, interactions, random_interactions
 from learners.errors import CheckFailedError
 from learners.sources.content import Content
@@ -143,7 +143,7 @@ def _by_formula(events: Interactions, query: list[int], w: Weighing, now: float)
     ],
 )
 def test_neighbours_vote_as_the_formulas_say(change: dict[str, float]) -> None:
-    weighing = replace(Weighing(), **change)
+    weighing = replace(Weighing.of(EngineConfig()), **change)
     neighbours = Neighbours(60, 128, 64, 100, half_life_seconds=100.0, weighing=weighing)
     events = random_interactions(3, items=ITEMS, events=250)
     neighbours.learn(events)
@@ -153,7 +153,7 @@ def test_neighbours_vote_as_the_formulas_say(change: dict[str, float]) -> None:
     assert scores.any()
     assert np.allclose(scores, expected, rtol=1e-4)
     if change:
-        plain = np.array(_by_formula(events, query, Weighing(), now=260.0))
+        plain = np.array(_by_formula(events, query, Weighing.of(EngineConfig()), now=260.0))
         assert not np.allclose(expected, plain, rtol=1e-2), "the constant makes a difference"
 
 

@@ -34,6 +34,7 @@ from learners.store.rows import ROW, refill
 
 __all__ = [
     "MOST_NAMED",
+    "NO_LISTING",
     "PACKED_BYTES",
     "Content",
     "Scratch",
@@ -41,7 +42,6 @@ __all__ = [
     "look_for",
     "make_scratch",
     "name",
-    "no_listing",
     "similarities",
 ]
 
@@ -230,9 +230,7 @@ def listing_of(
     )
 
 
-def no_listing() -> Listing:
-    """Return that nothing is listed."""
-    return listing_of(np.zeros(0, np.int32), [], np.zeros(0), np.zeros(0, np.int64))
+NO_LISTING = listing_of(np.zeros(0, np.int32), [], np.zeros(0), np.zeros(0, np.int64))
 
 
 @jit

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import Interactions, Query, Source, no_pause
+from learners.base import EngineConfig, Interactions, Query, Source, no_pause
 from learners.jit import jit, prefetch
 from learners.selection import keep_best
 from learners.sources.rings import (
@@ -277,10 +277,9 @@ class Neighbours(Source):
         half_life_seconds: float = 30 * 86400.0,
         weighing: Weighing | None = None,
     ) -> None:
+        weighing = weighing or Weighing.of(EngineConfig())
         self.sessions = make_sessions(sessions)
-        self.arrays = make_neighbours(
-            items, slots_a_row, k, half_life_seconds, weighing or Weighing()
-        )
+        self.arrays = make_neighbours(items, slots_a_row, k, half_life_seconds, weighing)
         votes = most_votes(k)
         slot, item, vote = np.zeros(items, np.int32), np.zeros(votes, np.int32), np.zeros(votes)
         self._scratch = make_scratch(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.base import EngineConfig
 from learners.jit import jit
 from learners.store.history import MOST_QUERY
 from learners.store.rows import Rows, giver, halve, make_rows, reserve, settle
@@ -33,13 +34,18 @@ MATCHED, SCORED = range(2)  # of `idf_power`
 class Weighing:
     """How neighbours are weighed: the constants of the formulas in `neighbours`."""
 
-    query_scale: float = 3.0  # a
-    idf_power: float = 1.5  # p
-    length_power: float = 0.2  # v
-    vote_scale: float = 5.0  # e
-    vote_idf_power: float = 1.0  # r
-    after_scale: float = 5.0  # f
-    before_scale: float = 5.0  # b
+    query_scale: float  # a
+    idf_power: float  # p
+    length_power: float  # v
+    vote_scale: float  # e
+    vote_idf_power: float  # r
+    after_scale: float  # f
+    before_scale: float  # b
+
+    @classmethod
+    def of(cls, config: EngineConfig) -> Weighing:
+        """Return an engine's constants: its settings `neighbour_*`."""
+        return cls(*(getattr(config, f"neighbour_{field.name}") for field in fields(cls)))
 
 
 class NeighboursState(NamedTuple):

@@ -74,7 +74,7 @@ class Memory:
             ring,
             config.neighbours,
             config.neighbour_half_life_seconds,
-            _weighing(config),
+            Weighing.of(config),
         )
         following = Transitions(config.items, config.transition_half_lives_seconds, slots)
         popular = Popularity(config.items, config.popularity_half_lives_seconds)
@@ -208,15 +208,3 @@ class Memory:
         load_blend(self.blend, parts["blend"])
         self.ledger.known[...] = parts["known"]["ids"]
         self.ledger.filled[...] = parts["known"]["filled"]
-
-
-def _weighing(config: EngineConfig) -> Weighing:
-    return Weighing(
-        query_scale=config.neighbour_query_scale,
-        idf_power=config.neighbour_idf_power,
-        length_power=config.neighbour_length_power,
-        vote_scale=config.neighbour_vote_scale,
-        vote_idf_power=config.neighbour_vote_idf_power,
-        after_scale=config.neighbour_after_scale,
-        before_scale=config.neighbour_before_scale,
-    )
