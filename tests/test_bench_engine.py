@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import coldstart, growth, kernels, memory, memory_plot
+from benchmarks import allocations, coldstart, growth, kernels, memory, memory_plot
 from benchmarks.asking import STAGES
 from benchmarks.data import Crowd
 from benchmarks.resident import resident_bytes, resident_parts
@@ -209,6 +209,21 @@ def test_kernels_are_measured_part_by_part() -> None:
     assert number(checkpoint, "stops_median_ms") <= number(checkpoint, "stops_longest_ms")
 
 
+def test_no_objects_are_made_for_each_event() -> None:
+    rows = checked(
+        list(
+            allocations.run(
+                crowd=Crowd(users=500, items=200), history=3_000, batches=2, queries=20, say=silent
+            )
+        ),
+        "allocations",
+    )
+    assert number(rows["decode"], "objects_per_event") < 0.5
+    assert number(rows["learn"], "objects_per_event") < 0.5
+    assert number(rows["recommend"], "objects_per_event") > 10  # the answer itself
+    assert rows["recommend"]["most"]
+
+
 def test_coldstart_counts_first_clicks_and_only_content_foresees_them() -> None:
     rows = list(
         coldstart.run(
@@ -253,7 +268,7 @@ def test_resident_memory_is_that_of_this_process() -> None:
 def test_the_commands_explain_themselves() -> None:
     bench = typer.Typer(no_args_is_help=True)
     bench_engine.add_to(bench)
-    for name in ("memory", "growth", "kernels", "coldstart"):
+    for name in ("memory", "growth", "kernels", "allocations", "coldstart"):
         result = CliRunner().invoke(bench, [name, "--help"])
         assert result.exit_code == 0
         assert "Examples" in result.output

@@ -1,4 +1,4 @@
-"""Measuring the engine alone: `bench memory`, `growth`, `kernels`, `coldstart`."""
+"""Measuring the engine alone: `bench memory`, `growth`, `kernels`, `allocations`, `coldstart`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def memory(
     items: Annotated[int, typer.Option(min=100, help="Items that are held.")] = 100_000,
     history_length: Annotated[
         int, typer.Option(min=1, help="Events kept of a user (engine.history_length).")
-    ] = 32,
+    ] = 24,
     measured: Annotated[
         bool, typer.Option(help="Fill an engine and look at its process, three times.")
     ] = True,
@@ -150,6 +150,38 @@ def kernels(
     _print(rows, as_json)
 
 
+def allocations(
+    items: Annotated[int, typer.Option(min=24, help="Items of the shop.")] = 5_000,
+    users: Annotated[int, typer.Option(min=8, help="Users of the shop.")] = 10_000,
+    history: Annotated[
+        int, typer.Option(min=0, help="Events learnt before, besides one for each user and item.")
+    ] = 50_000,
+    batches: Annotated[int, typer.Option(min=1, help="Batches that are looked at.")] = 5,
+    queries: Annotated[int, typer.Option(min=1, help="Users who are asked for.")] = 500,
+    as_json: AsJson = False,
+) -> None:
+    """Objects that an event asks Python for: decoding, learning, answers.
+
+    With memray, place by place. An object for each event would show as 1.
+    Without Kafka, in one process.
+
+    \b
+    Examples:
+      everlearn bench allocations
+      everlearn bench allocations --batches 2 --json
+    """
+    from serving.commands.bench import _module, _print, _say
+
+    rows = _module("allocations").run(
+        crowd=_module("data").Crowd(users=users, items=items),
+        history=history,
+        batches=batches,
+        queries=queries,
+        say=_say,
+    )
+    _print(rows, as_json)
+
+
 def coldstart(
     path: Annotated[
         Path | None,
@@ -203,5 +235,5 @@ def coldstart(
 
 def add_to(bench: typer.Typer) -> None:
     """Add this module's commands to those of `bench`."""
-    for command in (memory, growth, kernels, coldstart):
+    for command in (memory, growth, kernels, allocations, coldstart):
         bench.command()(command)
