@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.ader_stream import Part, Stream
 from learners.base import EngineConfig
-from learners.blend import Blend, blend_state, load_blend
+from learners.blend import blend_state, load_blend
 from learners.frozen import LISTING, list_best, test_frozen
 from learners.prequential import CONTENT, LIST, SOURCES, Events, Tested, test_then_learn
 from learners.sources.content import NO_LISTING
@@ -47,7 +48,7 @@ class EngineContestant:
             dedupe_events=0,
         )
         self.memory = Memory.make(self.config)
-        self.learner = Blend(*(array.copy() for array in self.memory.blend))
+        self.learner = deepcopy(self.memory.blend)
         self._covered = np.zeros((len(SOURCES), self.config.items), np.uint8)
         self._nobody = np.zeros(1, np.int64)
 

@@ -15,15 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.jit import jit
+from learners.lanes import LANES, TOGETHER, add_products, hidden_layer, product
+from learners.vector import exp_of, total_of
 
 __all__ = ["Blend", "learn_one", "make_blend", "score"]
 
 SMALL = np.float32(1e-8)
 NEGLIGIBLE = np.float32(1e-4)  # a smaller gradient of a candidate's score is skipped
+ONE, ZERO = np.float32(1.0), np.float32(0.0)
 
 
 class Blend(NamedTuple):
-    """Weights and Adagrad's sums of squares, of F features and U hidden units."""
+    """Weights and Adagrad's sums of squares, of F features and U hidden units.
+
+    U fills whole vectors: units that nobody asked for have no weights, and never get any.
+    """
 
     rate: NDArray[np.float32]  # (1,) step length, a constant
     w: NDArray[np.float32]  # (F,)
@@ -40,19 +46,23 @@ class Blend(NamedTuple):
     outer_step: NDArray[np.float32]
 
 
+LEARNT = Blend._fields[1:9]
+
+
 def make_blend(first: NDArray[np.float32], hidden_units: int, seed: int, rate: float) -> Blend:
     """Return a scorer that has learnt nothing: it ranks by the weights `first` (F,) alone."""
-    features = len(first)
+    features, units = len(first), -(-hidden_units // LANES) * LANES
     generator = np.random.default_rng(seed)
-    inner = generator.standard_normal((features, hidden_units)) / np.sqrt(features)
-    shapes = [(features,), (features, hidden_units), (hidden_units,), (hidden_units,)]
+    inner = np.zeros((features, units), np.float32)
+    inner[:, :hidden_units] = generator.standard_normal((features, hidden_units))
+    inner /= np.float32(np.sqrt(features))
+    shapes = [(features,), (features, units), (units,), (units,)]
     zeros = [[np.zeros(shape, np.float32) for shape in shapes] for _ in range(3)]
     return Blend(
         np.array([rate], np.float32),
         first.copy(),
-        inner.astype(np.float32),
-        zeros[0][2],
-        zeros[0][3],
+        inner,
+        *zeros[0][2:],
         *zeros[1],
         *zeros[2],
     )
@@ -60,8 +70,7 @@ def make_blend(first: NDArray[np.float32], hidden_units: int, seed: int, rate: f
 
 def blend_state(blend: Blend) -> dict[str, NDArray[np.generic]]:
     """Return the weights and sums as named arrays."""
-    names = [name for name in Blend._fields if name != "rate" and not name.endswith("_step")]
-    return {name: getattr(blend, name) for name in names}
+    return {name: getattr(blend, name) for name in LEARNT}
 
 
 def load_blend(blend: Blend, state: Mapping[str, NDArray[np.generic]]) -> None:
@@ -94,30 +103,15 @@ def score(
     hidden: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Score the first n candidates: x (F, n), hidden (U, n) is filled, out (n,) too."""
-    inner, bias, outer = blend.inner, blend.bias, blend.outer
-    out[:n] = 0.0
+    """Score the first n candidates: x (F, m), hidden (m, U) is filled, out (m,) too.
+
+    There is room for whole vectors: m is at least n + LANES.
+    """
+    out[:n] = ZERO
     _add_rows(x, blend.w, n, out)
-    for u in range(len(bias)):
-        h = hidden[u]
-        h[:n] = bias[u]
-        _add_rows(x, inner[:, u], n, h)
-        for c in range(n):
-            h[c] = max(h[c], np.float32(0.0))
-            out[c] += outer[u] * h[c]
-
-
-@jit
-def _softmax(scores: NDArray[np.float32], n: int) -> None:
-    largest = scores[0]
-    for c in range(n):
-        largest = max(largest, scores[c])
-    total = np.float32(0.0)
-    for c in range(n):
-        scores[c] = np.exp(scores[c] - largest)
-        total += scores[c]
-    for c in range(n):
-        scores[c] /= total
+    for c in range(0, n, TOGETHER):
+        for u in range(0, len(blend.bias), LANES):
+            hidden_layer(x, c, blend.inner, blend.bias, blend.outer, u, hidden, out)
 
 
 @jit
@@ -130,7 +124,7 @@ def _step(
     for i in range(len(weights)):
         squares[i] += step[i] * step[i]
         weights[i] -= rate * step[i] / np.sqrt(squares[i] + SMALL)
-        step[i] = 0.0
+        step[i] = ZERO
 
 
 @jit
@@ -144,38 +138,53 @@ def learn_one(
 ) -> None:
     """Learn that candidate `target` was the one; `score` has just filled hidden and scores.
 
-    `scores` becomes the softmax of itself. Nothing is learnt from scores that are no numbers.
+    There is room for whole vectors: x is (F, m) with m at least n + LANES, `scores` (m,) too. It
+    becomes the gradient of itself. Nothing is learnt from scores that are no numbers.
     """
+    largest = scores[0]
+    sound = True
     for c in range(n):
-        if not np.isfinite(scores[c]):
-            return
-    _softmax(scores, n)
+        sound = sound and np.isfinite(scores[c])
+        largest = max(largest, scores[c])
+    if not sound:
+        return
+    for c in range(n):
+        scores[c] -= largest
+    exp_of(scores, n)
+    share = ONE / total_of(scores, n)
+    for c in range(n):
+        scores[c] *= share
+    scores[target] -= ONE
     outer, w_step, inner_step = blend.outer, blend.w_step, blend.inner_step
     bias_step, outer_step = blend.bias_step, blend.outer_step
     units = len(outer)
-    slopes, places, held = np.empty(4, np.float32), np.zeros(4, np.int64), 0
-    g = np.empty((4, units), np.float32)
+    group, places, held = np.empty((TOGETHER, units), np.float32), np.zeros(TOGETHER, np.int64), 0
     for c in range(n):
-        slope = scores[c] - np.float32(1.0 if c == target else 0.0)
+        slope = scores[c]
         if abs(slope) >= NEGLIGIBLE:
             for u in range(units):
-                outer_step[u] += slope * hidden[u, c]
-                g[held, u] = slope * outer[u] if hidden[u, c] > 0.0 else np.float32(0.0)
-                bias_step[u] += g[held, u]
-            slopes[held], places[held] = slope, c
+                h = hidden[c, u]
+                outer_step[u] += slope * h
+                g = slope * outer[u] if h > ZERO else ZERO
+                group[held, u] = g
+                bias_step[u] += g
+            places[held] = c
             held += 1
-        if held < 4 and c < n - 1:
+        else:
+            scores[c] = ZERO
+        if held < TOGETHER and c < n - 1:
             continue
-        slopes[held:], g[held:] = 0.0, 0.0
-        for f in range(x.shape[0]):  # four at a time: what is written of a step serves all of them
-            x0, x1, x2, x3 = x[f, places[0]], x[f, places[1]], x[f, places[2]], x[f, places[3]]
-            w_step[f] += x0 * slopes[0] + x1 * slopes[1] + x2 * slopes[2] + x3 * slopes[3]
-            for u in range(units):
-                inner_step[f, u] += x0 * g[0, u] + x1 * g[1, u] + x2 * g[2, u] + x3 * g[3, u]
+        group[held:] = ZERO
+        for u in range(0, units, LANES):
+            add_products(x, places, group, u, inner_step)
         held = 0
+    width, blocks = x.shape[1], (n + LANES - 1) // LANES
+    scores[n : blocks * LANES] = ZERO
+    for f in range(len(w_step)):
+        w_step[f] = product(x, f * width, scores, blocks)
     rate = blend.rate[0]
-    _step(blend.w, blend.w_squares, blend.w_step, rate)
-    _step(blend.bias, blend.bias_squares, blend.bias_step, rate)
-    _step(blend.outer, blend.outer_squares, blend.outer_step, rate)
-    for f in range(x.shape[0]):
-        _step(blend.inner[f], blend.inner_squares[f], blend.inner_step[f], rate)
+    _step(blend.w, blend.w_squares, w_step, rate)
+    _step(blend.bias, blend.bias_squares, bias_step, rate)
+    _step(outer, blend.outer_squares, outer_step, rate)
+    inner, squares = blend.inner.reshape(-1), blend.inner_squares.reshape(-1)
+    _step(inner, squares, inner_step.reshape(-1), rate)

@@ -99,7 +99,7 @@ class Workspace(NamedTuple):
     factor: NDArray[np.float32]  # (most,) its score of each candidate
     similarity: NDArray[np.float32]  # (most,) to the last items' entries
     feature: NDArray[np.float32]  # (FEATURES, most)
-    hidden: NDArray[np.float32]  # (units, most)
+    hidden: NDArray[np.float32]  # (most, units)
     score: NDArray[np.float32]  # (most,)
 
 
@@ -149,8 +149,8 @@ def make_workspace(
         factor=np.zeros(most_candidates, np.float32),
         similarity=np.zeros(most_candidates, np.float32),
         feature=np.zeros((FEATURES, most), np.float32),
-        hidden=np.zeros((hidden_units, most), np.float32),
-        score=np.zeros(most_candidates, np.float32),
+        hidden=np.zeros((most, hidden_units), np.float32),
+        score=np.zeros(most, np.float32),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows of 48 numbers in three vectors of 16: what `learners.vector` cannot leave to the compiler.
+"""Rows of 48 numbers, and of 16, as vectors: what `learners.vector` cannot leave to the compiler.
 
 A loop over a run of an array becomes vector code only behind checks that the arrays are apart, and
 its sums stay in memory. For work of three instructions a row that costs several times the work
@@ -7,7 +7,7 @@ register or four. Multiplications and additions are separate and in a fixed orde
 are the same on every machine.
 
 Rows are given as an array in C order with the place of their first number, or, of an array of rows
-(n, 48), by their numbers.
+(n, 48), by their numbers. Arrays of two dimensions are in C order, too.
 """
 
 from __future__ import annotations
@@ -25,18 +25,23 @@ from numpy.typing import NDArray
 from learners.jit import LINE, jit, prefetch
 
 __all__ = [
+    "LANES",
+    "TOGETHER",
     "WIDTH",
+    "add_products",
     "add_scaled",
     "dot",
     "empty_rows",
-    "exp_of",
+    "hidden_layer",
     "largest",
     "prefetch_row",
+    "product",
     "pull_rows",
     "total",
 ]
 
 LANES, VECTORS = 16, 3
+TOGETHER = 4  # candidates of a hidden layer whose sums stay in registers
 WIDTH = LANES * VECTORS  # numbers of a row: three cache lines
 
 FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
@@ -68,6 +73,16 @@ class _Lanes:
         """Return the vectors' address from a place of an array on."""
         where = self.builder.gep(self.start(array), [place])
         return self.builder.bitcast(where, VECTOR.as_pointer())
+
+    def shape(self, array: int) -> tuple[Any, Any]:
+        """Return how many rows an array of two dimensions has, and their length."""
+        make = self.context.make_array(self.signature.args[array])
+        shape = make(self.context, self.builder, self.arguments[array]).shape
+        return self.builder.extract_value(shape, 0), self.builder.extract_value(shape, 1)
+
+    def number(self, array: int, place: Any) -> Any:
+        """Return a vector of the number at a place of an array."""
+        return self.repeat(self.builder.load(self.builder.gep(self.start(array), [place])))
 
     def load(self, row: Any, k: int) -> Any:
         value = self.builder.load(self.builder.gep(row, [LONG(k)]))
@@ -108,6 +123,27 @@ def _dot(typing_context: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
         left, right = lanes.row(0, arguments[1]), lanes.row(2, arguments[3])
         products = [builder.fmul(lanes.load(left, k), lanes.load(right, k)) for k in range(VECTORS)]
         return lanes.reduce(builder.fadd, reduce(builder.fadd, products))
+
+    return types.float32(a, types.intp, b, types.intp), build
+
+
+def _product(typing_context: Any, a: Any, i: Any, b: Any, n: Any) -> Any:
+    """Return the sum of `a.flat[i + k] * b[k]` over the first n vectors; where b is 0, a may be
+    anything.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = _Lanes(context, builder, signature, arguments)
+        left, right = lanes.row(0, arguments[1]), lanes.row(2, LONG(0))
+        reserve: Any = cgutils.alloca_once_value  # becomes a register
+        total = reserve(builder, NOTHING)
+        with cgutils.for_range(builder, arguments[3]) as loop:
+            x, y = (builder.load(builder.gep(row, [loop.index])) for row in (left, right))
+            x.align = y.align = 4
+            none = builder.fcmp_ordered("==", y, NOTHING)
+            part = builder.select(none, NOTHING, builder.fmul(x, y))
+            builder.store(builder.fadd(builder.load(total), part), total)
+        return lanes.reduce(builder.fadd, builder.load(total))
 
     return types.float32(a, types.intp, b, types.intp), build
 
@@ -191,8 +227,73 @@ def _pull_rows(
     return types.void(a, rows, at, work, at, at, at, at), build
 
 
+def _hidden_layer(
+    typing_context: Any, x: Any, c: Any, inner: Any, bias: Any, outer: Any, u: Any, h: Any, out: Any
+) -> Any:
+    """Compute units u to u + 15 of candidates c to c + 3: h = max(x.T inner + bias, 0).
+
+    x is (F, n), `inner` (F, U), `h` (n, U); h times `outer` is added to `out` (n,).
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = _Lanes(context, builder, signature, arguments)
+        first, unit = arguments[1], arguments[5]
+        (rows, columns), (_, units) = lanes.shape(0), lanes.shape(2)
+        places = [builder.add(first, LONG(j)) for j in range(TOGETHER)]
+        reserve: Any = cgutils.alloca_once_value  # becomes a register
+        sums = [reserve(builder, lanes.load(lanes.row(3, unit), 0)) for _ in places]
+        with cgutils.for_range(builder, rows) as loop:
+            weights = lanes.load(lanes.row(2, builder.add(builder.mul(loop.index, units), unit)), 0)
+            start = builder.mul(loop.index, columns)
+            for place, total in zip(places, sums, strict=True):
+                part = builder.fmul(lanes.number(0, builder.add(start, place)), weights)
+                builder.store(builder.fadd(builder.load(total), part), total)
+        along = lanes.load(lanes.row(4, unit), 0)
+        for place, total in zip(places, sums, strict=True):
+            value = builder.load(total)
+            value = builder.select(builder.fcmp_ordered(">", value, NOTHING), value, NOTHING)
+            lanes.store(value, lanes.row(6, builder.add(builder.mul(place, units), unit)), 0)
+            where = builder.gep(lanes.start(7), [place])
+            product = lanes.reduce(builder.fadd, builder.fmul(along, value))
+            builder.store(builder.fadd(builder.load(where), product), where)
+        return context.get_dummy_value()
+
+    at = types.intp
+    return types.void(x, at, inner, bias, outer, at, h, out), build
+
+
+def _add_products(typing_context: Any, x: Any, places: Any, g: Any, u: Any, out: Any) -> Any:
+    """Add the sum of x[f, places[j]] g[j] over j < 4 to out[f], for all f, at numbers u to u + 15.
+
+    x is (F, n), g (4, U), `out` (F, U).
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = _Lanes(context, builder, signature, arguments)
+        unit, (rows, columns), (_, units) = arguments[3], lanes.shape(0), lanes.shape(4)
+        slopes = [
+            lanes.load(lanes.row(2, builder.add(builder.mul(LONG(j), units), unit)), 0)
+            for j in range(TOGETHER)
+        ]
+        chosen = [builder.load(builder.gep(lanes.start(1), [LONG(j)])) for j in range(TOGETHER)]
+        with cgutils.for_range(builder, rows) as loop:
+            row = lanes.row(4, builder.add(builder.mul(loop.index, units), unit))
+            start = builder.mul(loop.index, columns)
+            parts = [
+                builder.fmul(lanes.number(0, builder.add(start, place)), slope)
+                for place, slope in zip(chosen, slopes, strict=True)
+            ]
+            pairs = [builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3])]
+            added = builder.fadd(*pairs)
+            lanes.store(builder.fadd(lanes.load(row, 0), added), row, 0)
+        return context.get_dummy_value()
+
+    return types.void(x, places, g, types.intp, out), build
+
+
 _Floats = NDArray[np.float32]
 dot = cast("Callable[[_Floats, int, _Floats, int], np.float32]", intrinsic(_dot))
+product = cast("Callable[[_Floats, int, _Floats, int], np.float32]", intrinsic(_product))
 total = cast("Callable[[_Floats, int], np.float32]", intrinsic(_total))
 largest = cast("Callable[[_Floats, int], np.float32]", intrinsic(_largest))
 add_scaled = cast(
@@ -201,6 +302,13 @@ add_scaled = cast(
 pull_rows = cast(
     "Callable[[_Floats, NDArray[np.int32], int, _Floats, int, int, int, int], None]",
     intrinsic(_pull_rows),
+)
+hidden_layer = cast(
+    "Callable[[_Floats, int, _Floats, _Floats, _Floats, int, _Floats, _Floats], None]",
+    intrinsic(_hidden_layer),
+)
+add_products = cast(
+    "Callable[[_Floats, NDArray[np.int64], _Floats, int, _Floats], None]", intrinsic(_add_products)
 )
 
 
@@ -211,39 +319,3 @@ def prefetch_row(rows: NDArray[np.float32], row: int) -> None:
     prefetch(rows, place)
     prefetch(rows, place + LINE)
     prefetch(rows, place + 2 * LINE)
-
-
-ONE, ZERO = np.float32(1.0), np.float32(0.0)
-LEAST = np.float32(-20.0)
-LOG2_E = np.float32(1.4426950408889634)
-ROUND = np.float32(1.5 * 2**23)  # added and taken away again: the nearest whole number is left
-# ln 2 in two parts, and the polynomial of (e^r - 1 - r) / r² for |r| <= ln 2 / 2: of the Cephes
-# library's expf (Moshier 1989), constant last.
-LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-E5, E4, E3, E2, E1, E0 = np.array(
-    [
-        1.9875691500e-4,
-        1.3981999507e-3,
-        8.3334519073e-3,
-        4.1665795894e-2,
-        1.6666665459e-1,
-        5.0000001201e-1,
-    ],
-    np.float32,
-)
-BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)
-
-
-@jit
-def exp_of(values: NDArray[np.float32], n: int) -> None:
-    """Replace the first n values, none above 80, by e to their power; by 0 what is below -20.
-
-    To six digits, and the same on every machine; shares of a softmax below 2e-9 are none.
-    """
-    for i in range(n):
-        x = max(values[i], LEAST)
-        whole = (x * LOG2_E + ROUND) - ROUND
-        r = x - whole * LN_2_HIGH - whole * LN_2_LOW
-        p = ((((E5 * r + E4) * r + E3) * r + E2) * r + E1) * r + E0
-        power = np.int32((np.int32(whole) + BIAS) << MANTISSA_BITS).view(np.float32)
-        values[i] = (p * r * r + r + ONE) * power if values[i] > LEAST else ZERO

@@ -126,8 +126,7 @@ def _cover(work: Workspace, covered: NDArray[np.uint8], touched: int) -> None:
     items, value = work.item, work.value
     least = kth_largest(value, touched, LIST) if touched > LIST else np.float32(0.0)
     for i in range(touched):
-        if value[i] >= least and value[i] > 0.0:
-            covered[items[i]] = 1
+        covered[items[i]] |= value[i] >= least and value[i] > 0.0
 
 
 @jit
@@ -142,8 +141,7 @@ def _candidate_rank(
     chosen = work.chosen
     least = kth_largest(score, kept, LIST) if kept > LIST else np.float32(-np.inf)
     for c in range(kept):
-        if score[c] >= least and score[c] > -np.inf:
-            covered[chosen[c]] = 1
+        covered[chosen[c]] |= score[c] >= least and score[c] > -np.inf
     if target < 0 or not np.isfinite(score[target]):
         return np.inf
     above = equal = 0
@@ -173,10 +171,12 @@ def note_ranks(
     seen = popular.seen[0] + listed.book[shelves.FRESH]
     ranks[BLEND] = _candidate_rank(work, work.score, kept, covered[BLEND], target)
     ranks[FACTORS] = _candidate_rank(work, work.factor, kept, covered[FACTORS], target)
-    similarity = work.similarity
-    for c in range(kept):
-        similarity[c] = similarity[c] if similarity[c] > 0.0 else -np.inf
-    ranks[CONTENT] = _candidate_rank(work, similarity, kept, covered[CONTENT], target)
+    ranks[CONTENT] = np.inf
+    if work.content.tokens[0] > 0:
+        similarity = work.similarity
+        for c in range(kept):
+            similarity[c] = similarity[c] if similarity[c] > 0.0 else -np.inf
+        ranks[CONTENT] = _candidate_rank(work, similarity, kept, covered[CONTENT], target)
     for source in (NEIGHBOURS, TRANSITIONS):
         ranks[source] = source_rank(work, source, touched, item, seen)
         _cover(work, covered[source], touched)

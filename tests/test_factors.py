@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from learners.base import Interactions, Query
 from learners.checks import check_source, interactions, random_interactions
 from learners.jit import jit
-from learners.lanes import WIDTH, add_scaled, dot, empty_rows, exp_of, largest, total
+from learners.lanes import WIDTH, add_scaled, dot, empty_rows, largest, total
 from learners.sources.factors import (
     ANSWER,
     ASKED,
@@ -22,6 +22,7 @@ from learners.sources.factors import (
 )
 from learners.sources.negatives import HELD
 from learners.store.history import CONTEXT
+from learners.vector import exp_of
 
 
 @pytest.mark.parametrize("correction", [0.0, 1.0])

@@ -29,7 +29,6 @@ from learners.lanes import (
     add_scaled,
     dot,
     empty_rows,
-    exp_of,
     largest,
     prefetch_row,
     pull_rows,
@@ -49,7 +48,7 @@ from learners.sources.negatives import (
 )
 from learners.store.history import CONTEXT
 from learners.store.rows import refill
-from learners.vector import log_of
+from learners.vector import exp_of, log_of
 
 __all__ = [
     "NEGATIVES",

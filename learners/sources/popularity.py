@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from learners.base import Interactions, Query, Source, no_pause
 from learners.jit import jit
 from learners.store.rows import Records, refill
+from learners.vector import find
 
 __all__ = ["TOP", "Popularity", "PopularityState", "learn_one", "make_popularity", "mean_rank"]
 
@@ -110,21 +111,17 @@ def mean_rank(state: PopularityState, life: int, item: int) -> float:
     The top list alone is exact for lists up to TOP / 2: an item outside it, or tied with its
     last entry, has at least TOP items at or above it, so its mean rank is above TOP / 2.
     """
+    top = state.top[life]
+    if find(top, 0, TOP, item + 1) < 0:
+        return np.inf
     weight = state.weight[item, life]
-    above = 0
-    equal = 0
-    held = False
+    above = equal = 0
     for place in range(TOP):
-        other = state.top[life, place] - 1
+        other = top[place] - 1
         if other < 0:
             break
-        held = held or other == item
-        if state.weight[other, life] > weight:
-            above += 1
-        elif state.weight[other, life] == weight:
-            equal += 1
-    if not held:
-        return np.inf
+        above += state.weight[other, life] > weight
+        equal += state.weight[other, life] == weight
     return above + (equal + 1) / 2
 
 

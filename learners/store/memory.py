@@ -94,7 +94,7 @@ class Memory:
             ring,
             config.neighbours,
             slots,
-            config.hidden_units,
+            len(blend.bias),
             max(config.candidates, MOST_ANSWER),
         )
         models = Models(
