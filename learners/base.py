@@ -109,6 +109,8 @@ class Batch:
     positions: Mapping[str, int] = field(default_factory=dict)
     watermarks: Mapping[str, float] = field(default_factory=dict)  # seconds UTC
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> count
+    # Items shown in exploration slots, by the place of the impression in the batch.
+    explored: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.kind)

@@ -12,7 +12,7 @@ from xxhash import xxh3_64_intdigest
 
 from learners.base import KINDS, Batch, CatalogueEntry
 from learners.store.texts import Texts
-from streams.events import EVENT_TYPES, Event, Item
+from streams.events import EVENT_TYPES, Event, Impression, Item
 from streams.order import KafkaRecord, TopicPart, label, time_of
 from streams.scan import Scanned
 
@@ -104,6 +104,11 @@ def batch_of(
         positions=dict(zip(logs, columns.next_offsets, strict=True)),
         watermarks=_watermarks(columns, logs, watermarks),
         rejected=dict(rejected),
+        explored={
+            int(np.count_nonzero(scanned.sound[:place])): explored
+            for place, event in good.items()
+            if isinstance(event, Impression) and event.explored and (explored := _explored(event))
+        },
     )
 
 
@@ -123,6 +128,12 @@ def _complete(
     scanned.event_hash[places] = np.array(hashes, np.uint64)
     scanned.sound[places] = True
     return np.concatenate([data, texts.data])
+
+
+def _explored(shown: Impression) -> list[str]:
+    """Return the items of an impression that it says it explored."""
+    explored = shown.explored or {}
+    return [item for item in dict.fromkeys(shown.items) if item in explored]
 
 
 def _entry(item: Item) -> CatalogueEntry:

@@ -284,6 +284,7 @@ def _ids(event: Event) -> Iterator[tuple[str, str]]:
             yield name, text
     if isinstance(event, Impression):
         yield from (("items", item) for item in event.items)
+        yield from (("explored", item) for item in event.explored or ())
 
 
 def _check_time(seconds: float, record: KafkaRecord, now: float, topic: TopicSettings) -> None:

@@ -71,6 +71,14 @@ Available = Annotated[
 ]
 Deleted = Annotated[bool, msgspec.Meta(description="whether it is gone, and never shown again")]
 Items = Annotated[list[Id], msgspec.Meta(max_length=500, description="the items, the first on top")]
+Propensity = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Explored = Annotated[
+    dict[Id, Propensity],
+    msgspec.Meta(
+        max_length=500,
+        description="items shown to learn about them: each one's chance to be among those explored",
+    ),
+]
 Context = Annotated[dict[str, Any], msgspec.Meta(description="anything else worth keeping")]
 
 
@@ -114,6 +122,7 @@ class Impression(Event, tag="impression"):
     impression_id: Shown | None = None
     session: Session | None = None
     snapshot: Snapshot | None = None
+    explored: Explored | None = None
     context: Context | None = None
 
 

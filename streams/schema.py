@@ -40,7 +40,11 @@ EXAMPLES: dict[str, Event] = {
     "click": Click(event_id="c-1", item="i-42", session="s-9", **_MOMENT),
     "purchase": Purchase(event_id="p-1", item="i-42", price=19.9, quantity=2.0, **_MOMENT),
     "impression": Impression(
-        event_id="m-1", items=["i-42", "i-7"], impression_id="answer-5", **_MOMENT
+        event_id="m-1",
+        items=["i-42", "i-7"],
+        impression_id="answer-5",
+        explored={"i-7": 0.0125},
+        **_MOMENT,
     ),
     "item": Item(
         event_id="t-1", timestamp=1_750_000_000.0, item="i-42", category="shoes", price=19.9
