@@ -18,6 +18,7 @@ from learners.candidates import (
     gather,
     score_transitions,
 )
+from learners.explore import Explorer, Slots
 from learners.handle import Handle
 from learners.jit import jit, jit_brief
 from learners.prequential import SCORED_LIFE, ask_user, rank
@@ -98,10 +99,13 @@ def _answer(
 class Answers:
     """Asks the kernels and turns rows into recommendations; never changes what was learnt."""
 
-    def __init__(self, memory: Memory, catalogue: Catalogue, candidates: int) -> None:
+    def __init__(
+        self, memory: Memory, catalogue: Catalogue, candidates: int, explorer: Explorer
+    ) -> None:
         self.memory = memory
         self.catalogue = catalogue
         self.candidates = candidates
+        self.explorer = explorer
 
     def recommend(
         self,
@@ -110,8 +114,12 @@ class Answers:
         events: Sequence[tuple[str, str, float]],
         k: int,
         exclude: Collection[str],
+        explore: Slots | None = None,
     ) -> list[Recommendation]:
-        """Answer for a user, or for anonymous events (oldest first)."""
+        """Answer for a user, or for anonymous events (oldest first), of whom none is explored for.
+
+        A visitor's clicks would come under another name, and every slot would count as a miss.
+        """
         row = -1 if user is None else self._known(user)
         if row < 0:
             latest = list(events)[-1 : -MOST_QUERY - 1 : -1]
@@ -119,8 +127,12 @@ class Answers:
         excluded = self._excluded(row, events, exclude)
         asked = 0 if row >= 0 else min(len(events), MOST_QUERY)
         if row < 0 and not (self.memory.work.query[:asked] >= 0).any():
-            return self._cold(k, excluded)
-        return self._best(row, asked, now, k, excluded)
+            best = self._cold(k, excluded)
+        else:
+            best = self._best(row, asked, now, k, excluded)
+        if explore is None or user is None:
+            return best
+        return self.explorer.fill(best, k, explore, self._excluded(row, (), ("seen",)))
 
     def similar(self, now: float, item: str, k: int) -> list[Recommendation]:
         """Answer as if somebody had just clicked on one item."""

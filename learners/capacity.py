@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Source
+from learners.explore import HELD_BYTES
+from learners.explored import STATE_BYTES
 from learners.sources.content import PACKED_BYTES
 from learners.store.vocab import Vocabulary
 from learners.store.xxh3 import MOST_BYTES
@@ -52,16 +54,17 @@ def parts_of(engine: Engine) -> dict[str, int]:
     parts["evaluation"] = _bytes_of(engine.evaluation, seen)
     parts["catalogue"] = _bytes_of(engine.catalogue, seen)
     parts["catalogue.entries"] = engine.config.items * ENTRY_BYTES
+    parts["exploration"] = _bytes_of(engine.explorer, seen) + HELD_BYTES
     return {name: size for name, size in parts.items() if size}
 
 
 def copy_bytes(engine: Engine) -> int:
     """Return the bytes of a checkpoint's copy at full capacity, while it is written."""
     config = engine.config
-    state = engine.live_state() | {"evaluation/covered": engine.evaluation.covered}
+    state = engine.state() | {"evaluation/covered": engine.evaluation.covered}
     seen = _reserved(engine)
     arrays = sum(_bytes_of(array, seen) for array in state.values())
-    arrays += PACKED_BYTES
+    arrays += PACKED_BYTES + 2 * STATE_BYTES  # made for the copy, and the copy
     return arrays + (config.users + config.items) * ID_BYTES + config.items * ENTRY_BYTES
 
 

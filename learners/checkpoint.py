@@ -29,7 +29,7 @@ from learners.store.rows import copy_changed
 
 __all__ = ["Capture", "CheckpointStore", "hold_folder"]
 
-FORMAT = 4  # of the state: to be raised with every change of its arrays
+FORMAT = 5  # of the state: to be raised with every change of its arrays
 PIECE_BYTES = 1 << 20
 NAMES = {"f8": "F64", "f4": "F32", "i8": "I64", "i4": "I32", "u8": "U64", "u4": "U32", "u1": "U8"}
 MAY_GROW = ("users", "items")  # capacities that a later run may raise
@@ -123,7 +123,7 @@ class CheckpointStore:
         marked = engine.memory.marked()
         state = {
             name: self._copy(name, array, marked[name].changed if name in marked else None)
-            for name, array in engine.live_state().items()
+            for name, array in engine.state().items()
         }
         self._ahead.clear()
         manifest = {

@@ -30,6 +30,7 @@ from learners.base import (
 from learners.capacity import parts_of
 from learners.drift import HitRateDrift
 from learners.evaluate import Prequential
+from learners.explore import Explorer, Slots
 from learners.prequential import LIST, SOURCES, Events, Tested, test_then_learn
 from learners.sources.content import NO_LISTING, listing_of
 from learners.sources.shelves import Listing
@@ -68,7 +69,8 @@ class Engine:
         self.positions: dict[str, int] = {}
         self.watermarks: dict[str, float] = {}
         self._turn = Turnstile()
-        self._answers = Answers(self.memory, self.catalogue, self.config.candidates)
+        self.explorer = Explorer(self.memory, self.catalogue)
+        self._answers = Answers(self.memory, self.catalogue, self.config.candidates, self.explorer)
 
     # Learning
 
@@ -103,6 +105,7 @@ class Engine:
         return places
 
     def _learn_fresh(self, batch: Batch, places: NDArray[np.int64]) -> None:
+        self.explorer.learn(batch, places)
         begin = 0
         for erasure in np.flatnonzero(batch.kind[places] == ERASURE):
             self._learn_run(batch, places[begin:erasure])
@@ -151,14 +154,13 @@ class Engine:
             return
         user_rows = memory.users.assign(users[: len(acting)])
         memory.users.last_seen[user_rows] = count[acts]
-        sessions = Texts.of(batch.session).take(acting)
         sampled = batch.event_hash[acting] % np.uint64(self.config.evaluate_one_in) == 0
         events = Events(
             user_rows,
             rows[acts],
             batch.kind[acting],
             batch.timestamp[acting],
-            keys_64(sessions),
+            keys_64(Texts.of(batch.session).take(acting)),
             sampled,
             listing,
         )
@@ -222,6 +224,7 @@ class Engine:
         events: Sequence[tuple[str, str, float]] = (),
         k: int = 10,
         exclude: Collection[str] = (),
+        explore: Slots | None = None,
     ) -> list[Recommendation]:
         """Return the k best items for a user, or for an anonymous list of events.
 
@@ -235,9 +238,11 @@ class Engine:
             Length of the answer; shorter only where fewer items are known.
         exclude : {"seen", "bought"}
             Leave out what the user has clicked or bought, as far as the history reaches.
+        explore : Slots, optional
+            Places for new and uncertain items, where a user is named.
         """
         with self._turn:
-            return self._answers.recommend(self.clock, user, events, k, exclude)
+            return self._answers.recommend(self.clock, user, events, k, exclude, explore)
 
     def similar(self, item: str, k: int = 10) -> list[Recommendation]:
         """Return the k items that follow or accompany an item; empty when it is unknown."""
@@ -294,27 +299,22 @@ class Engine:
         """Return the bytes that it may come to take, as `capacity` counts them."""
         return sum(parts_of(self).values())
 
-    def live_state(self) -> dict[str, NDArray[np.generic]]:
-        """Return the learnt state as views of what goes on changing: copy before learning on."""
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the learnt state as views; call it between batches, copy before learning on."""
         parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
             **self.memory.parts(),
             "evaluation": self.evaluation.state(self.memory.items.used),
             "drift": self.drift.state(),
             "catalogue": self.catalogue.state(),
+            "explored": self.explorer.state(),
             "engine": {
                 "clock": np.array([self.clock]),
                 "events": np.array([self.memory.events, self.duplicates, *self.learnt.values()]),
             },
         }
         return {
-            f"{part}/{key}": array
-            for part, arrays in parts.items()
-            for key, array in arrays.items()
+            f"{part}/{key}": array for part, each in parts.items() for key, array in each.items()
         }
-
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """Return the learnt state as named arrays; call it where nothing is being learnt."""
-        return self.live_state()
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the engine that gave this state; positions and ledger are the checkpoint's."""
@@ -326,6 +326,7 @@ class Engine:
         self.evaluation.load_state(parts["evaluation"])
         self.drift.load_state(parts["drift"])
         self.catalogue.load_state(parts["catalogue"])
+        self.explorer.load_state(parts["explored"])
         self.clock = float(parts["engine"]["clock"][0])
         self.memory.events, self.duplicates, *counts = map(int, parts["engine"]["events"])
         self.learnt = dict(zip(KINDS, counts, strict=True))

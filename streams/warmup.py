@@ -13,6 +13,7 @@ import msgspec
 from learners.base import EngineConfig
 from learners.checkpoint import CheckpointStore
 from learners.engine import Engine
+from learners.explore import Slots
 from learners.jit import are_compiled, note_compiled
 from streams.decode import Gate
 from streams.events import Click, Event, Item
@@ -25,11 +26,12 @@ COMPILING = "compiling the kernels (once; up to a minute) ..."
 EVENTS = 64
 
 
-def warm_up(tell: Callable[[str], None] = lambda text: None) -> None:
+def warm_up(tell: Callable[[str], None] = lambda text: None, explores: bool = False) -> None:
     """Decode, learn, answer and copy once with a tiny engine: each kernel is compiled, or read.
 
     Records go the way of a node's, so that each kernel meets the very types that it meets there.
-    `tell` is called before anything is compiled, because that takes long.
+    `tell` is called before anything is compiled, because that takes long. What only exploration
+    needs is made ready where it `explores`.
     """
     if not are_compiled():
         tell(COMPILING)
@@ -40,7 +42,7 @@ def warm_up(tell: Callable[[str], None] = lambda text: None) -> None:
     for name, events in (("items", _items()), ("clicks", _clicks())):
         batch, _ = gate.decode(_records(f"everlearn.{name}", events))
         engine.learn(batch)
-    engine.recommend("user-1", k=5)
+    engine.recommend("user-1", k=5, explore=Slots(0.5, "warm-up") if explores else None)
     copies = CheckpointStore(Path())  # in memory: nothing is written
     copies.copy_ahead(engine)
     copies.capture(engine)

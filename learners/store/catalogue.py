@@ -35,12 +35,14 @@ class Catalogue:
     def __init__(self, items: int) -> None:
         self.entries = Strings(items, USUAL_BYTES)
         self.hidden = np.zeros(items, np.bool_)  # rows that no answer may name
+        self.version = 0  # counts changes
 
     def update(self, row: int, entry: CatalogueEntry) -> None:
         """Enter what an event says."""
         said = (entry.category, entry.price, entry.title, entry.created, entry.available)
         self.entries.put(row, _pack((*said, entry.deleted)))
         self.hidden[row] = entry.deleted or entry.available is False
+        self.version += 1
 
     def entry(self, row: int) -> CatalogueEntry | None:
         """Return what is said of a row, `None` where that is nothing."""
@@ -56,6 +58,7 @@ class Catalogue:
         """Drop the entries of rows that are given up."""
         self.entries.free(rows)
         self.hidden[rows] = False
+        self.version += 1
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return all entries, and which rows are hidden."""

@@ -2,9 +2,9 @@
 
 Ids of recent events are kept as hashes in two generations of a hash set: when the younger one is
 full, the older is dropped. So at least the last `dedupe_events` ids are known, at most twice as
-many. Impressions teach nothing and would crowd the others out: they are only counted. The ledger
-sums what was admitted per partition: count, xor and sum of the id hashes, which no loss and no
-repetition leaves unchanged.
+many. Impressions would crowd the others out, and are only counted; `explored`, which learns from a
+few of them, remembers those itself. The ledger sums what was admitted per partition: count, xor and
+sum of the id hashes, which no loss and no repetition leaves unchanged.
 """
 
 from __future__ import annotations

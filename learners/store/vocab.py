@@ -63,6 +63,10 @@ class Vocabulary:
         raw = name.encode("utf-8", "surrogatepass")
         return row_of(self._index, np.frombuffer(raw, np.uint8))
 
+    def rows(self, names: Sequence[str]) -> NDArray[np.int32]:
+        """Return the rows of `names` (n,), -1 where unknown."""
+        return self._look_up(Texts.of(names))[0]
+
     def _look_up(self, names: Texts) -> tuple[NDArray[np.int32], NDArray[np.uint32], int]:
         """Return rows (n,), hashes (n,), and how many are unknown."""
         rows, hashes = np.empty(len(names), np.int32), np.empty(len(names), np.uint32)
@@ -75,7 +79,7 @@ class Vocabulary:
         if len(names) <= left:
             return len(names)
         new: set[str] = set()
-        rows, _, _ = self._look_up(Texts.of(names))
+        rows = self.rows(names)
         for place in np.flatnonzero(rows < 0).tolist():
             if names[place] not in new:
                 if len(new) == left:
