@@ -41,7 +41,7 @@ def run(settings: Settings) -> int:
         The port is taken, or the node cannot start; the message says why.
     """
     listener = bind(settings.host, settings.port)
-    warm_up()
+    warm_up(explores=settings.explore_share > 0)
 
     impressions = Publisher(
         settings.broker, settings, linger_milliseconds=LINGER_MILLISECONDS, count_delivered=False

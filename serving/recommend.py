@@ -24,6 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from learners.base import Recommendation
+from learners.explore import Slots
 from serving.live import Serving
 from serving.web.answers import AnonymousEvent, AnonymousEvents, AnonymousQuery, Answer, json
 from serving.web.errors import Refusal, broken, invalid
@@ -68,19 +69,27 @@ class Impressions:
         self.serving = serving
         self.topic = serving.settings.topics["impressions"].name
         self.encode = msgspec.json.Encoder().encode
+        self.share = serving.settings.explore_share
         # A random number for each id would be a system call, in which other threads take the GIL.
         self.prefix = uuid4().hex[:16]
         self.count = itertools.count()
 
-    def answer(self, user: str | None, items: Sequence[Recommendation]) -> Answer:
+    def next_id(self) -> str:
+        """The id of an answer still to be made: its slots of exploration are drawn by it."""
+        return f"{self.prefix}{next(self.count):016x}"
+
+    def answer(
+        self, user: str | None, items: Sequence[Recommendation], impression_id: str | None = None
+    ) -> Answer:
         """The answer with this list, its impression published."""
-        impression_id = f"{self.prefix}{next(self.count):016x}"
+        impression_id = impression_id or self.next_id()
         shown = Impression(
             event_id=impression_id,
             timestamp=time.time(),
             user=user or ANONYMOUS,
             items=[entry.item for entry in items],
             impression_id=impression_id,
+            explored=_explored(items) if self.share else None,
         )
         key = (user or impression_id).encode()
         sent = self.serving.impressions.publish_nowait(self.topic, key, self.encode(shown))
@@ -132,10 +141,18 @@ class RecommendToUser:
         if ask.after is not None:
             await serving.wait(ask.after)
         started = time.perf_counter()
-        items = serving.engine.recommend(user, k=ask.k, exclude=ask.exclude)
-        body = self.encode(self.impressions.answer(user, items))
+        impression_id = self.impressions.next_id()
+        slots = Slots(self.impressions.share, impression_id) if self.impressions.share else None
+        items = serving.engine.recommend(user, k=ask.k, exclude=ask.exclude, explore=slots)
+        body = self.encode(self.impressions.answer(user, items, impression_id))
         serving.metrics.answered("recommend", time.perf_counter() - started)
         return body
+
+
+def _explored(items: Sequence[Recommendation]) -> dict[str, float] | None:
+    """The propensities of the explored items of a list, none where nothing was explored."""
+    found = {one.item: one.sources["explore"] for one in items if "explore" in one.sources}
+    return found or None
 
 
 async def _send_json(send: Send, body: bytes, status: int = 200) -> None:

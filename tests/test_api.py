@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.api_nodes import ITEMS, Node, click, error_of, shopping
-from tests.fakes import START
+from tests.fakes import START, learn
 
 
 @pytest.fixture
@@ -70,6 +70,38 @@ def test_what_was_shown_is_published_as_an_impression(node: Node) -> None:
     assert event["type"] == "impression"
     assert event["impression_id"] == answer["impression_id"]
     assert event["items"] == [entry["item"] for entry in answer["items"]]
+
+
+def test_what_was_explored_is_in_the_impression_with_its_propensity_and_is_learnt(
+    make_node: Callable[..., Node],
+) -> None:
+    node = make_node(explore_share=0.2)
+    new = [{"type": "item", "item": f"new-{n}", "category": "teas"} for n in range(12)]
+    node.send(*shopping(), *new)
+    node.learn()
+    answer = node.client.get("/recommend/ada").json()
+    explored = {
+        entry["item"]: entry["sources"]["explore"]
+        for entry in answer["items"]
+        if "explore" in entry["sources"]
+    }
+    assert len(explored) == 2
+    shown = msgspec.json.decode(node.publisher.shown[0][2])
+    assert shown["explored"] == explored
+    assert shown["items"] == [entry["item"] for entry in answer["items"]]
+    item = next(iter(explored))
+    node.send(click(user="ada", item=item))
+    learn(node.engine, [*node.publisher.shown, *node.publisher.sent], node.settings)
+    counts = node.engine.explorer.books.counts
+    assert counts == {name: [1, int(name == item)] for name in explored}
+
+
+def test_nothing_is_explored_where_the_settings_do_not_say_so(node: Node) -> None:
+    node.send({"type": "item", "item": "new"})
+    node.learn()
+    for user in range(20):
+        assert "new" not in node.items(f"/recommend/{user}")
+    assert not any(b"explored" in value for _, _, value in node.publisher.shown)
 
 
 def test_no_two_answers_have_the_same_impression(node: Node) -> None:

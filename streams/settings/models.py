@@ -145,6 +145,12 @@ class Settings(BaseSettings):
     fetch_records: WholeNumber = Field(
         default=2000, ge=1, le=100_000, description="records in a fetch, a batch"
     )
+    explore_share: Number = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="share of an answer's places that show new and uncertain items",
+    )
     security: SecuritySettings = Field(default=SecuritySettings(), description="TLS and SASL")
     engine: Annotated[EngineConfig, BeforeValidator(_engine_numbers)] = Field(
         default=EngineConfig(), description="how the engine learns; part of every checkpoint"
