@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import allocations, coldstart, growth, kernels, memory, memory_plot
+from benchmarks import allocations, coldstart, explore, growth, kernels, memory, memory_plot
 from benchmarks.asking import STAGES
 from benchmarks.data import Crowd
 from benchmarks.resident import resident_bytes, resident_parts
@@ -259,6 +259,31 @@ def test_coldstart_asks_for_the_films_when_nobody_says_where(
         )
 
 
+def test_exploration_is_compared_with_none_in_the_same_shops() -> None:
+    def once() -> list[Row]:
+        return list(
+            explore.run(shares=(0.0, 0.2), users=60, items=60, events=800, seeds=2, say=silent)
+        )
+
+    rows = once()
+    none, some = rows
+    for row in rows:
+        assert row["benchmark"] == "explore"
+        assert row["seeds"] == 2
+        assert 0.0 < number(row, "regret") < 1.0
+        assert 0.0 < number(row, "clicks_per_answer") < 1.0
+    assert none["method"] == "share_0"
+    assert number(none, "regret_change") == number(none, "clicks_per_explored") == 0.0
+    assert number(some, "coverage@10_new") > number(none, "coverage@10_new")
+    assert number(some, "coverage@10_change") == pytest.approx(
+        number(some, "coverage@10") - number(none, "coverage@10"), abs=2e-5
+    )
+    for row, again in zip(rows, once(), strict=True):
+        assert {name: again[name] for name in row if name not in FRAME} == {
+            name: row[name] for name in row if name not in FRAME
+        }
+
+
 def test_resident_memory_is_that_of_this_process() -> None:
     before = resident_bytes()
     block = np.ones(8 << 20)
@@ -268,7 +293,7 @@ def test_resident_memory_is_that_of_this_process() -> None:
 def test_the_commands_explain_themselves() -> None:
     bench = typer.Typer(no_args_is_help=True)
     bench_engine.add_to(bench)
-    for name in ("memory", "growth", "kernels", "allocations", "coldstart"):
+    for name in ("memory", "growth", "kernels", "allocations", "coldstart", "explore"):
         result = CliRunner().invoke(bench, [name, "--help"])
         assert result.exit_code == 0
         assert "Examples" in result.output

@@ -1,4 +1,4 @@
-"""Measuring the engine alone: `bench memory`, `growth`, `kernels`, `allocations`, `coldstart`."""
+"""Measuring the engine alone: `bench memory`, `growth`, `kernels` and others."""
 
 from __future__ import annotations
 
@@ -233,7 +233,46 @@ def coldstart(
     _print(rows, as_json)
 
 
+def explore(
+    share: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=0.5, help="explore_share, a row each; default: 0, 5, 10, 20 %."),
+    ] = None,
+    items: Annotated[int, typer.Option(min=24, help="Items of the shop.")] = 500,
+    users: Annotated[int, typer.Option(min=8, help="Users of the shop.")] = 500,
+    events: Annotated[
+        int, typer.Option(min=1_000, help="Clicks and purchases; the catalogue changes halfway.")
+    ] = 10_000,
+    seeds: Annotated[int, typer.Option(min=1, max=10, help="Shops, a run of each share.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """What exploration costs and brings: coverage, regret, clicks per answer.
+
+    The synthetic shop with known true tastes, asked in one process; halfway,
+    30 % of its items are replaced by new ones. Differences are to the first
+    share, in the same shops; `within` is half of a 95 % interval. Some three
+    minutes.
+
+    \b
+    Examples:
+      everlearn bench explore
+      everlearn bench explore --share 0 --share 0.3 --seeds 3 --json
+    """
+    from serving.commands.bench import _module, _print, _say
+
+    explores = _module("explore")
+    rows = explores.run(
+        shares=explores.SHARES if share is None else share,
+        users=users,
+        items=items,
+        events=events,
+        seeds=seeds,
+        say=_say,
+    )
+    _print(rows, as_json)
+
+
 def add_to(bench: typer.Typer) -> None:
     """Add this module's commands to those of `bench`."""
-    for command in (memory, growth, kernels, allocations, coldstart):
+    for command in (memory, growth, kernels, allocations, coldstart, explore):
         bench.command()(command)
