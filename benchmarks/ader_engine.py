@@ -12,7 +12,7 @@ from benchmarks.ader_stream import Part, Stream
 from learners.base import EngineConfig
 from learners.blend import blend_state, load_blend
 from learners.frozen import LISTING, list_best, test_frozen
-from learners.prequential import CONTENT, LIST, SOURCES, Events, Tested, test_then_learn
+from learners.prequential import CONTENT, LIST, SOURCES, Events, make_tested, test_then_learn
 from learners.sources.content import NO_LISTING
 from learners.store.memory import Memory
 
@@ -110,8 +110,7 @@ class EngineContestant:
             tested,
             NO_LISTING,
         )
-        ranks = np.full((len(tested), len(SOURCES)), np.inf)
-        found = Tested(ranks, np.empty(len(tested), np.bool_), self._covered)
+        found = make_tested(len(tested), self._covered)
         test_then_learn(
             memory.handle,
             events,
@@ -119,6 +118,7 @@ class EngineContestant:
             self.config.session_gap_seconds,
             self.config.candidates,
             0,
+            len(tested),
             self._nobody,
         )
-        return ranks
+        return found.rank

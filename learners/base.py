@@ -74,6 +74,11 @@ class EngineConfig:
         2 * 86400.0,
         14 * 86400.0,
     )
+    drift_action: bool = True
+    drift_half_lives: float = 1.0
+    drift_confidence: float = 1e-3
+    drift_tolerance: float = 0.05
+    drift_threshold: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

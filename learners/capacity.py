@@ -2,7 +2,7 @@
 
 Arrays count at their full size. Texts have buffers that are reserved for long ones; of these counts
 what is stated here: ids of up to 16 bytes, a catalogue entry for every item. Not counted: the
-program and its libraries, batches on their way, and the few kilobytes of drift detectors and books.
+program and its libraries, batches on their way, drift detectors (less than a megabyte) and books.
 """
 
 from __future__ import annotations

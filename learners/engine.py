@@ -9,7 +9,6 @@ order give the same `fingerprint()`, byte for byte, however they were cut into b
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +27,15 @@ from learners.base import (
     UserView,
 )
 from learners.capacity import parts_of
-from learners.drift import HitRateDrift
+from learners.drift import DetectorConfig, Drift
 from learners.evaluate import Prequential
 from learners.explore import Explorer, Slots
-from learners.prequential import LIST, SOURCES, Events, Tested, test_then_learn
+from learners.forgetting import Watch
+from learners.prequential import Events, Tested, make_tested, test_then_learn
 from learners.sources.content import NO_LISTING, listing_of
 from learners.sources.shelves import Listing
 from learners.store.catalogue import Catalogue
+from learners.store.digest import fingerprint_of
 from learners.store.ledger import admit, with_room
 from learners.store.memory import Memory
 from learners.store.texts import Texts, keys_64
@@ -59,7 +60,7 @@ class Engine:
         self.config = config or EngineConfig()
         self.memory = Memory.make(self.config)
         self.evaluation = Prequential(self.config.items)
-        self.drift = HitRateDrift("overall")
+        self.drift = Drift(DetectorConfig.of(self.config))
         self.catalogue = Catalogue(self.config.items)
         self.clock = 0.0  # event time, seconds
         self.learnt = dict.fromkeys(KINDS, 0)
@@ -71,6 +72,7 @@ class Engine:
         self._turn = Turnstile()
         self.explorer = Explorer(self.memory, self.catalogue)
         self._answers = Answers(self.memory, self.catalogue, self.config.candidates, self.explorer)
+        self._watch = Watch(self.config, self.drift, self.memory, self.catalogue, self._turn)
 
     # Learning
 
@@ -127,10 +129,11 @@ class Engine:
             reach = memory.items.room(items)
             if (most_acts := memory.users.room(users)) < len(users):
                 reach = min(reach, int(np.flatnonzero(acts)[most_acts]))
-            if reach:
-                self._learn_rows(batch, named[:reach], acts[:reach], items[:reach], users)
-            named = named[reach:]
-            if len(named):
+            now = min(reach, self._watch.reach(acts))
+            if now:
+                self._learn_rows(batch, named[:now], acts[:now], items[:now], users)
+            named = named[now:]
+            if len(named) and now == reach:
                 with self._turn:
                     self._evict()
 
@@ -147,64 +150,71 @@ class Engine:
         rows = memory.items.assign(items)
         memory.items.last_seen[rows] = count
         acting = places[acts]
-        listing = self._list(batch, places[~acts], rows[~acts], (count - memory.events)[~acts])
+        sampled = batch.event_hash[places] % np.uint64(self.config.evaluate_one_in) == 0
+        listing, told = self._list(batch, places, rows, acts, sampled)
         if not len(acting):
             with self._turn:
                 memory.content.list_all(listing)
             return
         user_rows = memory.users.assign(users[: len(acting)])
         memory.users.last_seen[user_rows] = count[acts]
-        sampled = batch.event_hash[acting] % np.uint64(self.config.evaluate_one_in) == 0
         events = Events(
             user_rows,
             rows[acts],
             batch.kind[acting],
             batch.timestamp[acting],
             keys_64(Texts.of(batch.session).take(acting)),
-            sampled,
+            sampled[acts],
             listing,
         )
-        self._test_then_learn(events)
+        self._test_then_learn(events, told)
 
     def _list(
         self,
         batch: Batch,
         places: NDArray[np.int64],
         rows: NDArray[np.int32],
-        after: NDArray[np.int64],
-    ) -> Listing:
-        """Take item events into the catalogue; return what similarity is to learn of them."""
-        if not len(places):
-            return NO_LISTING
-        entries = [batch.catalogue.get(int(place), CatalogueEntry()) for place in places]
-        with self._turn:
-            self.catalogue.update_all(rows, entries)
-        return listing_of(rows, entries, batch.timestamp[places], after)
+        acts: NDArray[np.bool_],
+        sampled: NDArray[np.bool_],
+    ) -> tuple[Listing, dict[int, str | None]]:
+        """Take item events into the catalogue; return what similarity is to learn of them.
 
-    def _test_then_learn(self, events: Events) -> None:
+        And the categories that `Catalogue.take` tells, of events that may be tested.
+        """
+        if acts.all():
+            return NO_LISTING, {}
+        listed = places[~acts]
+        entries = [batch.catalogue.get(place, CatalogueEntry()) for place in listed.tolist()]
+        with self._turn:
+            told = self.catalogue.take(rows, acts, entries, sampled)
+        after = np.cumsum(acts, dtype=np.int64)[~acts]
+        return listing_of(rows[~acts], entries, batch.timestamp[listed], after), told
+
+    def _test_then_learn(self, events: Events, told: Mapping[int, str | None]) -> None:
         memory = self.memory
-        n = len(events.item)
-        tested = Tested(np.empty((n, len(SOURCES))), np.empty(n, np.bool_), self.evaluation.covered)
-        start = 0
-        while start < n:
+        tested = make_tested(len(events.item), self.evaluation.covered)
+        for start, end in self._watch.parts(len(events.item)):
+            self._learn_part(events, tested, start, end)
+            self._watch.look(events, tested, told, start, end)
+        self.evaluation.record(tested.rank, tested.valid, events.kind, events.time, memory.events)
+        memory.events += len(events.item)
+
+    def _learn_part(self, events: Events, tested: Tested, start: int, end: int) -> None:
+        while start < end:
             self._turn.waiting[0] = 0
             with self._turn:
                 stop = test_then_learn(
-                    memory.handle,
+                    self.memory.handle,
                     events,
                     tested,
                     self.config.session_gap_seconds,
                     self.config.candidates,
                     start,
+                    end,
                     self._turn.waiting,
                 )
                 self.clock = max(self.clock, float(events.time[start:stop].max()))
             start = stop
-        self.evaluation.record(tested.rank, tested.valid, events.kind, events.time, memory.events)
-        for i in np.flatnonzero(tested.valid):
-            hit = bool(tested.rank[i, 0] <= LIST)
-            self.drift.update(hit, memory.events + int(i) + 1, float(events.time[i]))
-        memory.events += n
 
     def _evict(self) -> None:
         """Give up the longest unseen rows of whichever vocabulary is full."""
@@ -285,6 +295,7 @@ class Engine:
             "recent": self.evaluation.recent(),
             "windows": self.evaluation.windows(),
             "alarms": self.drift.report(),
+            "alarms_raised": dict(self.drift.raised),
         }
 
     def ledger(self) -> dict[str, dict[str, int]]:
@@ -337,13 +348,3 @@ class Engine:
         Positions and ledger are left out: the same events from another log give the same answers.
         """
         return fingerprint_of(self.state())
-
-
-def fingerprint_of(state: Mapping[str, NDArray[np.generic]]) -> str:
-    """Return the digest of a state, 32 hexadecimal digits."""
-    digest = blake2b(digest_size=16)
-    for name in sorted(state):
-        array = np.ascontiguousarray(state[name])
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
-    return digest.hexdigest()

@@ -42,6 +42,7 @@ __all__ = [
     "Events",
     "Tested",
     "ask_user",
+    "make_tested",
     "note_ranks",
     "rank",
     "session_number",
@@ -73,7 +74,14 @@ class Tested(NamedTuple):
 
     rank: NDArray[np.float64]  # (n, sources) mean rank of the true item, inf where it is a miss
     valid: NDArray[np.bool_]  # (n,) whether the event was tested at all
+    known: NDArray[np.int64]  # (n,) events of its user before
     covered: NDArray[np.uint8]  # (sources, items) 1 where an item was in a list of LIST
+
+
+def make_tested(n: int, covered: NDArray[np.uint8]) -> Tested:
+    """Return room for what testing n events finds."""
+    rank = np.full((n, len(SOURCES)), np.inf)
+    return Tested(rank, np.zeros(n, np.bool_), np.zeros(n, np.int64), covered)
 
 
 @jit
@@ -280,9 +288,10 @@ def test_then_learn(
     gap_seconds: float,
     most: int,
     start: int,
+    end: int,
     waiting: NDArray[np.int64],
 ) -> int:
-    """Test the chosen events from `start` on and learn them all, in order; `tested` is filled.
+    """Test the chosen events from `start` to `end` and learn all, in order; `tested` is filled.
 
     Stops after `LEAST` events where somebody is `waiting`, (1,); returns where to go on. A target
     is an event from a user's second on (`learners.evaluate` states the protocol).
@@ -291,19 +300,20 @@ def test_then_learn(
     listed = 0
     while listed < len(events.listing.after) and events.listing.after[listed] < start:
         listed += 1
-    for i in range(start, len(events.item)):
+    for i in range(start, end):
         if waiting[0] != 0 and i >= start + LEAST:
             return i
         listed = shelves.list_until(models.content, events.listing, listed, i)
         _prefetch(history, models, events, i)
         user, item, time = events.user[i], events.item[i], events.time[i]
-        met_before = history.head[user].total > 0
+        tested.known[i] = history.head[user].total
         begin(history, user, events.session[i], time, gap_seconds)
-        tested.valid[i] = met_before and events.tested[i]
+        tested.valid[i] = tested.known[i] > 0 and events.tested[i]
         if tested.valid[i]:
             now = max(time, history.head[user].last)
             asked = ask_user(history, work, user, now)
             _test(models, blend, work, asked, item, most, tested.rank[i], tested.covered)
         _learn(history, models, work, user, item, events.kind[i], time)
-    shelves.list_until(models.content, events.listing, listed, len(events.item))
-    return len(events.item)
+    if end == len(events.item):
+        shelves.list_until(models.content, events.listing, listed, end)
+    return end

@@ -23,8 +23,8 @@ from learners.prequential import (
     SOURCES,
     TRANSITIONS,
     Events,
-    Tested,
     ask_user,
+    make_tested,
     session_number,
     source_rank,
     test_then_learn,
@@ -105,12 +105,10 @@ def try_config(
     memory = Memory.make(room)
     halt = np.zeros(1, np.int64) if halt is None else halt
     n, gap = len(events.item), config.session_gap_seconds
-    valid = np.zeros(n, np.bool_)
     if source != BLEND:
-        rank = np.full(n, np.inf)
+        rank, valid = np.full(n, np.inf), np.zeros(n, np.bool_)
         _test_source_then_learn(memory.handle, events, source, rank, valid, gap, halt)
         return Trial(rank, valid)
-    ranks = np.full((n, len(SOURCES)), np.inf)
-    tested = Tested(ranks, valid, np.zeros((len(SOURCES), room.items), np.uint8))
-    test_then_learn(memory.handle, events, tested, gap, config.candidates, 0, halt)
-    return Trial(ranks[:, BLEND].copy(), valid)
+    tested = make_tested(n, np.zeros((len(SOURCES), room.items), np.uint8))
+    test_then_learn(memory.handle, events, tested, gap, config.candidates, 0, n, halt)
+    return Trial(tested.rank[:, BLEND].copy(), tested.valid)

@@ -135,7 +135,8 @@ class Metrics(Collector):
         yield from self._health()
         yield from self._histograms()
         yield from _figures(report)
-        yield _alarms(report["alarms"])
+        raised = report["alarms_raised"]
+        yield _counter("drift_alarms", "Alarms of the drift detectors", "where", raised)
 
     def _health(self) -> Iterator[Metric]:
         health = self.live.ready()
@@ -186,13 +187,6 @@ def _figures(report: Mapping[str, Any]) -> Iterator[Metric]:
                     evaluated.add_metric([source, targets], value)
     yield from families.values()
     yield evaluated
-
-
-def _alarms(alarms: Iterable[Mapping[str, Any]]) -> Metric:
-    counts: dict[str, int] = {}
-    for alarm in alarms:
-        counts[alarm["where"]] = counts.get(alarm["where"], 0) + 1
-    return _counter("drift_alarms", "Alarms of the drift detectors", "where", counts)
 
 
 def _counter(

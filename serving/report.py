@@ -38,7 +38,7 @@ POINTS = 80  # of a curve at most: more are noise to the eye
 DATES = 6
 MOST_LINES = 12  # alarms that are lines across the plot; more would hide the curves
 WHAT_AN_ALARM_IS = (
-    "drift alarm: the blend hit more or less often than before, by more than chance explains, "
+    "drift alarm: the blend hits less often than before, by more than chance explains, "
     "because tastes changed or because other people came"
 )
 
@@ -93,17 +93,13 @@ def _alarm_lines(alarms: Sequence[Report]) -> list[str]:
     if not alarms:
         return []
     last = alarms[-1]
-    fell = sum(map(_fell, alarms))
+    parts = sum(alarm["where"] != "overall" for alarm in alarms)
     return [
-        f"{counted(len(alarms), 'drift alarm')} ({fell} fell, {len(alarms) - fell} rose), the last "
-        f"at click or purchase {last['event']:,}: the blend's hit rate at 20 went from "
-        f"{last['before']:.3f} to {last['after']:.3f}",
+        f"{counted(len(alarms), 'drift alarm')} ({len(alarms) - parts} overall, {parts} in a "
+        f"category or segment), the last at click or purchase {last['event']:,} ({last['where']}): "
+        f"the blend's hit rate at 20 went from {last['before']:.3f} to {last['after']:.3f}",
         WHAT_AN_ALARM_IS,
     ]
-
-
-def _fell(alarm: Report) -> bool:
-    return bool(alarm["after"] < alarm["before"])
 
 
 def _table(report: Report) -> Table:
@@ -237,14 +233,14 @@ def _plot_curves(axes: Axes, windows: Report, metrics: Report) -> float:
 
 
 def _plot_alarms(axes: Axes, alarms: Sequence[Report], top: float) -> None:
-    """Mark the alarms: up for a risen hit rate, down for a fallen one."""
-    for fell, marker in ((True, "v"), (False, "^")):
-        events = [alarm["event"] for alarm in alarms if _fell(alarm) == fell]
+    """Mark the alarms: a triangle for one overall, a dot for one in a category or segment."""
+    for overall, marker in ((True, "v"), (False, "o")):
+        events = [each["event"] for each in alarms if (each["where"] == "overall") == overall]
         if events:
-            label = f"drift alarm: the blend's hits {'fell' if fell else 'rose'} ({len(events)})"
+            label = f"drift alarm {'overall' if overall else 'in a part'} ({len(events)})"
             if len(alarms) <= MOST_LINES:
                 axes.vlines(events, 0.0, top, ALARM_COLOUR, "dashed", linewidth=0.8, alpha=0.35)
-            heights = [top * (0.95 if fell else 0.98)] * len(events)
+            heights = [top * (0.95 if overall else 0.98)] * len(events)
             axes.scatter(
                 events, heights, s=26, c=ALARM_COLOUR, marker=marker, label=label, zorder=20
             )

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+import msgspec
 import numpy as np
 import structlog
 from mode import Service
@@ -225,7 +226,11 @@ class Learning(Service):
             log.error("checkpoint failed", problem=str(error))
 
     async def _learn(self, decoded: Decoded) -> None:
+        before = self.engine.memory.events
         seconds = await self.between_batches(lambda: self._timed(decoded))
+        for alarm in self.engine.drift.since(before):
+            acted = self.settings.engine.drift_action
+            log.warning("drift alarm", acted=acted, **msgspec.structs.asdict(alarm))
         self._moved.set()
         self._moved = asyncio.Event()
         for hook in self.hooks:

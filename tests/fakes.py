@@ -52,7 +52,7 @@ class EngineWithFigures(Engine):
             "clicks": figures,
             "purchases": {},
             "recent": {"blend": {"hr@20": 0.6}},
-            "alarms": [{"where": "overall", "event": 5, "time": 3.0, "before": 0.4, "after": 0.1}],
+            "alarms_raised": {"overall": 1},
         }
 
 

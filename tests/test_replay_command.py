@@ -190,7 +190,10 @@ def test_an_alarm_is_explained(replayed: ReplayResult, capsys: pytest.CaptureFix
     alarm = {"where": "overall", "event": 1234, "time": START, "before": 0.5, "after": 0.25}
     print_report(replayed.report | {"alarms": [alarm]})
     shown = capsys.readouterr().out
-    assert "1 drift alarm (1 fell, 0 rose), the last at click or purchase 1,234" in shown
+    assert (
+        "1 drift alarm (1 overall, 0 in a category or segment), the last at click or purchase 1,234"
+        in shown
+    )
     assert "hit rate at 20 went from 0.500 to 0.250" in shown
     assert "by more than chance explains" in shown
 

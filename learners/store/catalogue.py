@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CatalogueEntry
-from learners.store.strings import Strings
+from learners.store.strings import BLOCK_BYTES, SIZE_BITS, Strings
 
 __all__ = ["Catalogue"]
 
 USUAL_BYTES = 128  # of an entry: so much is reserved
 Packed = tuple[str | None, float | None, str | None, float | None, bool | None, bool]
+FIELDS = b"\x96"  # which begins a packed entry: an array of six
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Packed).decode
 
@@ -49,10 +50,60 @@ class Catalogue:
         raw = self.entries.raw(row) if row >= 0 else b""
         return CatalogueEntry(*_unpack(raw)) if raw else None
 
-    def update_all(self, rows: Iterable[int], entries: Iterable[CatalogueEntry]) -> None:
-        """Enter what some events say, in their order."""
-        for row, entry in zip(rows, entries, strict=True):
-            self.update(int(row), entry)
+    def take(
+        self,
+        rows: NDArray[np.int32],
+        acts: NDArray[np.bool_],
+        entries: Iterable[CatalogueEntry],
+        asked: NDArray[np.bool_],
+    ) -> dict[int, str | None]:
+        """Go through events in order: enter what they say, note what is asked about meanwhile.
+
+        Parameters
+        ----------
+        rows : (n,)
+            The item of each.
+        acts : (n,)
+            Whether it is a click or a purchase, rather than an entry.
+        entries : iterable
+            What the others say, in their order.
+        asked : (n,)
+            Clicks and purchases whose category will be asked for.
+
+        Returns
+        -------
+        dict
+            Number of a click or purchase, from 0 -> the item's category at that moment; only of
+            items that an event among these tells of. The others' is what `category` says.
+        """
+        then: dict[int, str | None] = {}
+        left, number = iter(entries), np.cumsum(acts) - 1
+        told = np.isin(rows, rows[~acts]) & (asked | ~acts)
+        for i in np.flatnonzero(told).tolist():
+            if acts[i]:
+                then[int(number[i])] = self.category(int(rows[i]))
+            else:
+                self.update(int(rows[i]), next(left))
+        return then
+
+    def category(self, row: int) -> str | None:
+        """Return the category of an item row, where one is told."""
+        raw = self.entries.raw(row)
+        return _unpack(raw)[0] if raw else None
+
+    def rows_of(self, categories: Collection[str]) -> NDArray[np.int64]:
+        """Return the item rows of some categories, which stand first in what is packed."""
+        heap = self.entries.heap
+        rows = np.flatnonzero(heap.place)
+        start = BLOCK_BYTES * (heap.place[rows] >> SIZE_BITS)
+        size = heap.place[rows] & ((1 << SIZE_BITS) - 1)
+        found = np.zeros(len(rows), np.bool_)
+        for category in categories:
+            first = np.frombuffer(FIELDS + _pack(category), np.uint8)
+            long = np.flatnonzero(size >= len(first))
+            text = heap.data[start[long, None] + np.arange(len(first))]
+            found[long] |= (text == first).all(axis=1)
+        return rows[found]
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Drop the entries of rows that are given up."""

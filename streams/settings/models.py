@@ -86,8 +86,11 @@ class SecuritySettings(BaseModel):
 
 
 def _engine_numbers(given: object) -> object:
+    flags = {name for name, value in asdict(EngineConfig()).items() if isinstance(value, bool)}
     for name, value in given.items() if isinstance(given, Mapping) else ():
-        if any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value])):
+        if name not in flags and any(
+            isinstance(one, bool) for one in (value if isinstance(value, list) else [value])
+        ):
             raise ValueError(f"{name} = {json.dumps(value)}: a number is meant, not true or false")
     return given
 

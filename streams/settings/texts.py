@@ -66,6 +66,11 @@ ENGINE_MEANINGS = {
     "factor_recent": "newest events that the factorisation draws its negatives from",
     "content_candidates": "items named for their catalogue entry; 0 leaves the source out",
     "popularity_half_lives_seconds": "ages at which an event counts half for popularity",
+    "drift_action": "whether an alarm of the drift detectors makes the engine forget and relearn",
+    "drift_half_lives": "half-lives that evidence ages at once where drift was found",
+    "drift_confidence": "ADWIN's delta: a smaller one raises fewer alarms, and later",
+    "drift_tolerance": "Page-Hinkley's delta: falls of the hit rate below this are none",
+    "drift_threshold": "Page-Hinkley's lambda: hits missing beyond that until it raises an alarm",
 }
 
 # Inclusive; what is not named here may be anything that is not negative.
@@ -98,6 +103,11 @@ ENGINE_BOUNDS: dict[str, tuple[float, float]] = {
     "factor_recent": (1, 100_000_000),
     "content_candidates": (0, 256),
     "popularity_half_lives_seconds": (1, 100 * 366 * 86400),
+    "drift_action": (0, 1),
+    "drift_half_lives": (0, 100),
+    "drift_confidence": (1e-12, 0.5),
+    "drift_tolerance": (0, 1),
+    "drift_threshold": (1, 1_000_000),
 }
 
 OTHER_VARIABLES = {
