@@ -272,7 +272,52 @@ def explore(
     _print(rows, as_json)
 
 
+def drift(
+    seeds: Annotated[int, typer.Option(min=1, help="Shops that every method meets.")] = 2,
+    found_seeds: Annotated[
+        int, typer.Option(min=1, help="Other shops, in which only detection is judged.")
+    ] = 4,
+    events: Annotated[int, typer.Option(min=12_000, help="Events of a run.")] = 50_000,
+    users: Annotated[int, typer.Option(min=8, help="Users of the shop.")] = 1_000,
+    items: Annotated[int, typer.Option(min=24, help="Items of the shop.")] = 1_000,
+    sample: Annotated[int, typer.Option(min=1, help="Test one event in so many.")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the hit rates of the first seed (.png, .svg, .pdf).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What drift costs: everlearn, without its action, refitted, and frozen.
+
+    Four scripts of the synthetic shop (sudden, gradual, recurring, catalogue):
+    events until the hit rate has recovered, regret by true taste, alarms. The
+    last row tells the share of drifts found and the false alarms per million
+    events. Some four minutes.
+
+    \b
+    Examples:
+      everlearn bench drift --plot drift.png
+      everlearn bench drift --seeds 4 --found-seeds 100 --json
+    """
+    from serving.commands.bench import _module, _print, _say
+
+    if plot is not None:
+        from serving.report import check_targets
+
+        check_targets(None, plot, "")
+    rows = _module("drift").run(
+        users=users,
+        items=items,
+        events=events,
+        seeds=seeds,
+        found_seeds=found_seeds,
+        sample=sample,
+        plot=plot,
+        say=_say,
+    )
+    _print(rows, as_json)
+
+
 def add_to(bench: typer.Typer) -> None:
     """Add this module's commands to those of `bench`."""
-    for command in (memory, growth, kernels, allocations, coldstart, explore):
+    for command in (memory, growth, kernels, allocations, coldstart, explore, drift):
         bench.command()(command)
