@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgspec
@@ -79,6 +79,18 @@ class EngineConfig:
     drift_confidence: float = 1e-3
     drift_tolerance: float = 0.05
     drift_threshold: float = 30.0
+    objective_click: float = 1.0
+    objective_purchase: float = 0.0
+    objective_value: float = 0.0
+    outcome_window_seconds: float = 86400.0
+
+    def of_clicks_alone(self) -> EngineConfig:
+        """Return the same with clicks as the whole objective, where only the blend is of interest.
+
+        >>> EngineConfig(objective_click=0.0, objective_value=1.0).of_clicks_alone().objective_value
+        0.0
+        """
+        return replace(self, objective_click=1.0, objective_purchase=0.0, objective_value=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,8 @@ class Batch:
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> count
     # Items shown in exploration slots, by the place of the impression in the batch.
     explored: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    # price x quantity of a purchase, NaN where it tells no price; 0 of others; may be left out
+    value: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __len__(self) -> int:
         return len(self.kind)

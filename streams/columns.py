@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from learners.base import KINDS, Batch, CatalogueEntry
 from learners.store.texts import Texts
-from streams.events import EVENT_TYPES, Event, Impression, Item
+from streams.events import EVENT_TYPES, Event, Impression, Item, Purchase
 from streams.order import KafkaRecord, TopicPart, label, time_of
 from streams.scan import Scanned
 
@@ -94,6 +95,7 @@ def batch_of(
         session=session,
         timestamp=scanned.timestamp[kept],
         event_hash=scanned.event_hash[kept],
+        value=scanned.value[kept],
         log=columns.log[kept],
         logs=logs,
         catalogue={
@@ -126,6 +128,7 @@ def _complete(
     scanned.timestamp[places] = [event.timestamp for event in events.values()]
     hashes = [xxh3_64_intdigest(event.event_id.encode()) for event in events.values()]
     scanned.event_hash[places] = np.array(hashes, np.uint64)
+    scanned.value[places] = [_value(event) for event in events.values()]
     scanned.sound[places] = True
     return np.concatenate([data, texts.data])
 
@@ -134,6 +137,13 @@ def _explored(shown: Impression) -> list[str]:
     """Return the items of an impression that it says it explored."""
     explored = shown.explored or {}
     return [item for item in dict.fromkeys(shown.items) if item in explored]
+
+
+def _value(event: Event) -> float:
+    """Price x quantity of a purchase, NaN where no price is told; 0 of other events."""
+    if not isinstance(event, Purchase):
+        return 0.0
+    return math.nan if event.price is None else event.price * event.quantity
 
 
 def _entry(item: Item) -> CatalogueEntry:

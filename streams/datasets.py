@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import xxhash
+from numpy.typing import NDArray
 
 from learners.base import CLICK, ITEM, PURCHASE, Batch, CatalogueEntry
 from learners.errors import DataError
@@ -321,10 +322,17 @@ def _batch(rows: pl.DataFrame, label: str, position: int) -> Batch:
         log=np.zeros(len(ids), np.int32),
         logs=[label],
         catalogue=_catalogue(rows),
+        value=_values(rows),
         positions={label: position},
         watermarks={label: watermark},
         rejected=rejected,
     )
+
+
+def _values(rows: pl.DataFrame) -> NDArray[np.float32]:
+    """Price x quantity of the purchases, NaN without a price; 0 of the other events."""
+    paid = (rows["price"] * rows["quantity"].fill_null(1)).to_numpy()
+    return np.where(rows["kind"].to_numpy() == PURCHASE, paid, 0.0).astype(np.float32)
 
 
 def _catalogue(rows: pl.DataFrame) -> dict[int, CatalogueEntry]:

@@ -63,6 +63,7 @@ class Scanned(NamedTuple):
     kind: NDArray[np.uint8]  # (n,) CLICK or PURCHASE
     timestamp: NDArray[np.float64]  # (n,) seconds UTC
     event_hash: NDArray[np.uint64]  # (n,) XXH3_64bits of event_id
+    value: NDArray[np.float32]  # (n,) price x quantity of a purchase, NaN without a price, else 0
     start: NDArray[np.int64]  # (3, n) of user, item, session
     stop: NDArray[np.int64]  # (3, n)
 
@@ -74,6 +75,7 @@ def make_scanned(n: int) -> Scanned:
         np.zeros(n, np.uint8),
         np.zeros(n),
         np.zeros(n, np.uint64),
+        np.zeros(n, np.float32),
         np.zeros((3, n), np.int64),
         np.zeros((3, n), np.int64),
     )
@@ -232,8 +234,8 @@ def _scan_one(
     at = _skip_blank(data, at, stop)
     if at == stop or data[at] != OPEN:
         return False
-    met = 0
-    type_start = type_stop = 0
+    met = type_start = type_stop = 0
+    price, quantity = np.nan, 1.0
     out.start[2, i] = out.stop[2, i] = 0
     closed = False
     while not closed:
@@ -261,6 +263,10 @@ def _scan_one(
             out.timestamp[i] = number
         elif field == EVENT_ID:
             out.event_hash[i] = hash_64(data, begin, end)
+        elif field == PRICE:
+            price = number if kind == NUMBER else np.nan
+        elif field == QUANTITY:
+            quantity = number
         elif field == TYPE:
             type_start, type_stop = begin, end
             if begin == end:
@@ -276,6 +282,7 @@ def _scan_one(
             return False
     kind = _act(data, type_start, type_stop, expected)
     out.kind[i] = kind
+    out.value[i] = np.float32(price * quantity) if kind == PURCHASE else np.float32(0.0)
     whole = met & REQUIRED == REQUIRED and _skip_blank(data, at + 1, stop) == stop
     return whole and kind != NO_ACT and out.timestamp[i] <= latest
 

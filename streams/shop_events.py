@@ -89,6 +89,9 @@ class ShopEvents:
                 told.append(Click(**common))
         return told
 
+    def _values(self) -> NDArray[np.float64]:
+        return np.where(self.kind == PURCHASE, self.price * self.quantity, 0.0)
+
     def batch(self) -> Batch:
         """The same events as a batch for `Engine.learn`, as if read from one partition."""
         shop = self.shop
@@ -106,6 +109,7 @@ class ShopEvents:
             log=np.zeros(len(ids), np.int32),
             logs=[label],
             catalogue={i: _entry(item) for i, item in enumerate(entries)},
+            value=np.concatenate([np.zeros(lead), self._values()]).astype(np.float32),
             positions={label: int(self.number[-1]) + 1} if len(self) else {},
             watermarks={label: float(self.time.max())} if len(self) else {},
         )

@@ -227,6 +227,7 @@ def listing_of(
         times,
         np.array([entry.available is False for entry in entries], np.bool_),
         np.array([entry.deleted for entry in entries], np.bool_),
+        np.array([entry.price or 0.0 for entry in entries], np.float64),
     )
 
 

@@ -62,6 +62,7 @@ class Listing(NamedTuple):
     time: NDArray[np.float64]  # (m,) seconds
     hidden: NDArray[np.bool_]  # (m,) not to be had
     deleted: NDArray[np.bool_]  # (m,)
+    price: NDArray[np.float64]  # (m,) 0 where none is told
 
 
 def make_content(items: int, most: int) -> ContentState:
