@@ -30,7 +30,7 @@ class EngineContestant:
     stream : Stream
         What is learnt; there is room for all its sessions and items.
     config : EngineConfig
-        The engine's constants.
+        The engine's constants; there are no purchases, and clicks are the objective.
     """
 
     methods = SOURCES[:CONTENT]  # the weeks have no catalogue
@@ -42,7 +42,7 @@ class EngineContestant:
         told = asdict(config).items()
         self.constants = {name: value for name, value in told if value != defaults[name]}
         self.config = replace(
-            config,
+            config.of_clicks_alone(),
             users=int(stream.session.max()) + 1,
             items=max(int(stream.clicks.item.max()) + 1, LIST),
             dedupe_events=0,
@@ -109,6 +109,7 @@ class EngineContestant:
             session.astype(np.uint64) + np.uint64(1),
             tested,
             NO_LISTING,
+            np.zeros(len(tested), np.float32),
         )
         found = make_tested(len(tested), self._covered)
         test_then_learn(

@@ -21,6 +21,8 @@ from learners.candidates import (
 from learners.explore import Explorer, Slots
 from learners.handle import Handle
 from learners.jit import jit, jit_brief
+from learners.objective import order
+from learners.past import recall, recall_query
 from learners.prequential import SCORED_LIFE, ask_user, rank
 from learners.store.catalogue import Catalogue
 from learners.store.history import MOST_QUERY
@@ -74,23 +76,34 @@ def _answer(
         asked = ask_user(history, work, user, now)
     touched = _drop(work, gather(models, work, asked), hidden, excluded)
     kept = rank(models, blend, work, asked, touched, most)
+    chosen, score, n = work.chosen, work.score[:kept].astype(np.float64), kept
+    if models.outcomes.on:
+        outcomes = models.outcomes.state
+        if user >= 0:
+            recall(outcomes.past, history, user, now)
+        else:
+            recall_query(outcomes.past, work.query, work.query_kind, anonymous)
+        n = order(outcomes, chosen, work.score, kept, now, hidden, excluded)
+        chosen, score = outcomes.final_item, outcomes.final_score[:n].astype(np.float64)
     column, largest = work.column, work.largest
     score_transitions(work, touched)
     following = max(largest_of(work.value, touched), TINY)
     weight, top = models.popularity.weight, models.popularity.top[SCORED_LIFE, 0]
     peak = max(weight[top - 1, SCORED_LIFE], 1e-300) if top > 0 else 1.0
-    score = work.score[:kept].astype(np.float64)
-    order = np.argsort(-score, kind="mergesort")
-    rows = np.empty(kept, np.int32)
-    shares = np.exp(score - score[order[0]])[order] if kept > 0 else score
-    parts = np.empty((kept, len(PARTS)))
-    for i in range(kept):
-        place = work.candidate[order[i]]
-        rows[i] = work.chosen[order[i]]
-        parts[i, 0] = column[KNN, place] / max(largest[KNN], TINY)
-        parts[i, 1] = work.value[place] / following
+    best = np.argsort(-score, kind="mergesort")
+    rows = np.empty(n, np.int32)
+    shares = score[best]
+    if n > 0 and not models.outcomes.on:
+        shares = np.exp(shares - shares[0])
+    parts = np.zeros((n, len(PARTS)))
+    for i in range(n):
+        rows[i] = chosen[best[i]]
+        if best[i] < kept:  # else no source has named it
+            place = work.candidate[best[i]]
+            parts[i, 0] = column[KNN, place] / max(largest[KNN], TINY)
+            parts[i, 1] = work.value[place] / following
+            parts[i, 3] = column[CONTENT, place] / max(largest[CONTENT], TINY)
         parts[i, 2] = weight[rows[i], SCORED_LIFE] / peak
-        parts[i, 3] = column[CONTENT, place] / max(largest[CONTENT], TINY)
         for j in range(len(PARTS)):
             parts[i, j] = np.floor(parts[i, j] * 1e4 + 0.5) / 1e4  # of 1, as people read it
     return rows, shares / max(shares.sum(), 1e-300), parts

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.aside import Aside
 from learners.base import EngineConfig
 from learners.jit import LINE, jit, prefetch
 from learners.lanes import empty_rows
@@ -72,6 +73,7 @@ class Models(NamedTuple):
     popularity: PopularityState
     factors: FactorsState
     content: ContentState
+    outcomes: Aside
 
 
 class Workspace(NamedTuple):

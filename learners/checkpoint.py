@@ -252,8 +252,8 @@ def _restore(
 
 
 def _check_config(folder: Path, stored: Mapping[str, Any], config: EngineConfig) -> None:
-    current = json.loads(json.dumps(asdict(config)))
-    for name, value in stored.items():
+    current, defaults = (json.loads(json.dumps(asdict(each))) for each in (config, EngineConfig()))
+    for name, value in {**defaults, **stored}.items():  # a setting came later: its default held
         now = current.get(name)
         if value == now or (name in MAY_GROW and now is not None and value < now):
             continue

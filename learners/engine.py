@@ -154,7 +154,7 @@ class Engine:
         listing, told = self._list(batch, places, rows, acts, sampled)
         if not len(acting):
             with self._turn:
-                memory.content.list_all(listing)
+                memory.list_all(listing)
             return
         user_rows = memory.users.assign(users[: len(acting)])
         memory.users.last_seen[user_rows] = count[acts]
@@ -166,6 +166,7 @@ class Engine:
             keys_64(Texts.of(batch.session).take(acting)),
             sampled[acts],
             listing,
+            batch.value[acting] if len(batch.value) else np.full(len(acting), np.nan, np.float32),
         )
         self._test_then_learn(events, told)
 
@@ -177,10 +178,7 @@ class Engine:
         acts: NDArray[np.bool_],
         sampled: NDArray[np.bool_],
     ) -> tuple[Listing, dict[int, str | None]]:
-        """Take item events into the catalogue; return what similarity is to learn of them.
-
-        And the categories that `Catalogue.take` tells, of events that may be tested.
-        """
+        """Take item events into the catalogue; return them, and what `Catalogue.take` tells."""
         if acts.all():
             return NO_LISTING, {}
         listed = places[~acts]
@@ -196,7 +194,7 @@ class Engine:
         for start, end in self._watch.parts(len(events.item)):
             self._learn_part(events, tested, start, end)
             self._watch.look(events, tested, told, start, end)
-        self.evaluation.record(tested.rank, tested.valid, events.kind, events.time, memory.events)
+        self.evaluation.record_all(tested, events, memory.events)
         memory.events += len(events.item)
 
     def _learn_part(self, events: Events, tested: Tested, start: int, end: int) -> None:
@@ -215,6 +213,7 @@ class Engine:
                 )
                 self.clock = max(self.clock, float(events.time[start:stop].max()))
             start = stop
+            self.memory.outcomes.update_where_due(self._turn)
 
     def _evict(self) -> None:
         """Give up the longest unseen rows of whichever vocabulary is full."""
@@ -296,6 +295,7 @@ class Engine:
             "windows": self.evaluation.windows(),
             "alarms": self.drift.report(),
             "alarms_raised": dict(self.drift.raised),
+            "outcomes": self.memory.outcomes.report(),
         }
 
     def ledger(self) -> dict[str, dict[str, int]]:

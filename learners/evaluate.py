@@ -25,8 +25,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.base import PURCHASE
 from learners.jit import jit, jit_brief
-from learners.prequential import LIST, SOURCES
+from learners.prequential import LIST, SOURCES, Events, Tested
 
 __all__ = ["Prequential"]
 
@@ -97,6 +98,21 @@ def _record(
                 books.faded[source, f] = FADING * books.faded[source, f] + figures[f]
 
 
+@jit_brief
+def _record_value(
+    books: NDArray[np.float64],
+    rank: NDArray[np.float64],
+    valid: NDArray[np.bool_],
+    kind: NDArray[np.uint8],
+    value: NDArray[np.float32],
+) -> None:
+    for i in range(len(valid)):
+        if valid[i] and kind[i] == PURCHASE and value[i] > 0.0 and np.isfinite(value[i]):
+            books[-1] += value[i]
+            for source in range(rank.shape[1]):
+                books[source] += value[i] * (rank[i, source] <= 20.0)
+
+
 class Prequential:
     """The figures of every source, over all time, recently, and in windows.
 
@@ -112,6 +128,7 @@ class Prequential:
     def __init__(self, items: int, first_window: int = 256) -> None:
         sources = len(SOURCES)
         self.covered = np.zeros((sources, items), np.uint8)
+        self.value = np.zeros(sources + 1)  # of purchases that stood in each list of 20; of all
         self.books = Books(
             np.zeros((2, sources, len(FIGURES))),
             np.zeros(2, np.int64),
@@ -133,8 +150,17 @@ class Prequential:
         """Enter ranks (n, sources) of the events that were tested, `valid` (n,)."""
         _record(self.books, rank, valid, kind, time, events_before)
 
+    def record_all(self, tested: Tested, events: Events, events_before: int) -> None:
+        """Enter what testing found of a run of events, and what the purchases among them paid."""
+        self.record(tested.rank, tested.valid, events.kind, events.time, events_before)
+        if tested.valid.any():
+            _record_value(self.value, tested.rank, tested.valid, events.kind, events.value)
+
     def metrics(self, kind: int | None = None, seen: int = 0) -> dict[str, dict[str, float]]:
-        """Return the figures by source, of one kind or of all targets (then with coverage)."""
+        """Return the figures by source, of one kind or of all targets (then with coverage).
+
+        Those of purchases tell the share of their value that stood among 20, where it is told.
+        """
         books = self.books
         total = books.total.sum(axis=0) if kind is None else books.total[kind]
         n = int(books.targets.sum() if kind is None else books.targets[kind])
@@ -143,6 +169,9 @@ class Prequential:
             if kind is None:
                 figures[f"coverage@{LIST}"] = float(np.count_nonzero(row)) / max(seen, 1)
             figures["n"] = n
+        if kind == PURCHASE and self.value[-1] > 0.0:
+            for hits, figures in zip(self.value, table.values(), strict=False):
+                figures["value_hr@20"] = float(hits / self.value[-1])
         return table
 
     def recent(self) -> dict[str, dict[str, float]]:
@@ -166,12 +195,15 @@ class Prequential:
 
     def state(self, items: int) -> dict[str, NDArray[np.generic]]:
         """Return the books and the coverage of the first `items` rows."""
-        return {**self.books._asdict(), "covered": np.ascontiguousarray(self.covered[:, :items])}
+        told = {"value": self.value} if self.value[-1] > 0.0 else {}
+        covered = np.ascontiguousarray(self.covered[:, :items])
+        return {**self.books._asdict(), "covered": covered, **told}
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the evaluation that gave this state."""
         for name in Books._fields:
             getattr(self.books, name)[...] = state[name]
+        self.value[:] = state.get("value", 0.0)
         covered = state["covered"]
         self.covered[:] = 0
         self.covered[:, : covered.shape[1]] = covered

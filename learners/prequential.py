@@ -27,6 +27,9 @@ from learners.features import describe
 from learners.handle import Handle
 from learners.jit import jit, prefetch
 from learners.lanes import prefetch_row
+from learners.objective import order, rank_of
+from learners.outcomes import BLOCK, note
+from learners.past import note_prices, recall
 from learners.selection import kth_largest
 from learners.sources import factors, popularity, rings, shelves, transitions
 from learners.sources.shelves import Listing
@@ -53,6 +56,7 @@ __all__ = [
 SOURCES = ("blend", "neighbours", "transitions", "popularity", "factors", "content")
 BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS, CONTENT = range(6)
 LEAST = 32  # events learnt before somebody who waits is let through: a third of a millisecond
+SHOWN, NOT_EXCLUDED = np.zeros(0, np.bool_), np.zeros(0, np.int32)  # all items are ranked
 LIST = 20  # length of the lists whose coverage is counted
 SCORED_LIFE = 2  # the half-life by which popularity is judged as a source
 
@@ -67,6 +71,7 @@ class Events(NamedTuple):
     session: NDArray[np.uint64]  # hash of the event's session, 0 for none
     tested: NDArray[np.bool_]  # chosen for evaluation
     listing: Listing
+    value: NDArray[np.float32]  # of a purchase, NaN where it is not told
 
 
 class Tested(NamedTuple):
@@ -171,13 +176,15 @@ def note_ranks(
 ) -> int:
     """Note where each source, and the blend that has just scored, rank an item.
 
-    Fills `ranks` (sources,) and marks the lists in `covered` (sources, items); returns the item's
-    place among the candidates, -1 where it is none.
+    Where purchases or value are an objective, the blend's place is left to the caller. Fills
+    `ranks` (sources,) and marks the lists in `covered` (sources, items); returns the item's place
+    among the candidates, -1 where it is none.
     """
     target = find(work.chosen, 0, kept, item)
     popular, listed = models.popularity, models.content
     seen = popular.seen[0] + listed.book[shelves.FRESH]
-    ranks[BLEND] = _candidate_rank(work, work.score, kept, covered[BLEND], target)
+    if not models.outcomes.on:  # else the final ranking is another one
+        ranks[BLEND] = _candidate_rank(work, work.score, kept, covered[BLEND], target)
     ranks[FACTORS] = _candidate_rank(work, work.factor, kept, covered[FACTORS], target)
     ranks[CONTENT] = np.inf
     if work.content.tokens[0] > 0:
@@ -210,6 +217,10 @@ def _test(
 ) -> None:
     touched = gather(models, work, asked)
     kept = rank(models, blend, work, asked, touched, most)
+    if models.outcomes.on:
+        outcomes = models.outcomes.state
+        n = order(outcomes, work.chosen, work.score, kept, asked.now, SHOWN, NOT_EXCLUDED)
+        ranks[BLEND] = rank_of(outcomes, n, item, covered[BLEND])
     target = note_ranks(models, work, touched, kept, item, ranks, covered)
     if target >= 0:
         scorer.learn_one(blend, work.feature, kept, work.hidden, work.score, target)
@@ -293,27 +304,39 @@ def test_then_learn(
 ) -> int:
     """Test the chosen events from `start` to `end` and learn all, in order; `tested` is filled.
 
-    Stops after `LEAST` events where somebody is `waiting`, (1,); returns where to go on. A target
-    is an event from a user's second on (`learners.evaluate` states the protocol).
+    Stops after `LEAST` events where somebody is `waiting`, (1,), and where the outcomes of clicks
+    are due to be learnt; returns where to go on. A target is an event from a user's second on
+    (`learners.evaluate` states the protocol).
     """
     history, models, blend, work = handle.state
-    listed = 0
-    while listed < len(events.listing.after) and events.listing.after[listed] < start:
+    follows = models.outcomes.on != 0
+    listing, listed = events.listing, 0
+    while listed < len(listing.after) and listing.after[listed] < start:
         listed += 1
     for i in range(start, end):
         if waiting[0] != 0 and i >= start + LEAST:
             return i
-        listed = shelves.list_until(models.content, events.listing, listed, i)
+        if follows and models.outcomes.state.on[1] >= BLOCK:
+            return i
+        first, listed = listed, shelves.list_until(models.content, listing, listed, i)
+        if follows and listed > first:
+            note_prices(models.outcomes.state.books, listing, first, listed)
         _prefetch(history, models, events, i)
         user, item, time = events.user[i], events.item[i], events.time[i]
         tested.known[i] = history.head[user].total
         begin(history, user, events.session[i], time, gap_seconds)
         tested.valid[i] = tested.known[i] > 0 and events.tested[i]
+        if follows:
+            recall(models.outcomes.state.past, history, user, max(time, history.head[user].last))
         if tested.valid[i]:
             now = max(time, history.head[user].last)
             asked = ask_user(history, work, user, now)
             _test(models, blend, work, asked, item, most, tested.rank[i], tested.covered)
+        if follows:
+            note(models.outcomes.state, user, item, events.kind[i], time, events.value[i])
         _learn(history, models, work, user, item, events.kind[i], time)
     if end == len(events.item):
-        shelves.list_until(models.content, events.listing, listed, end)
+        first, listed = listed, shelves.list_until(models.content, listing, listed, end)
+        if follows and listed > first:
+            note_prices(models.outcomes.state.books, listing, first, listed)
     return end

@@ -88,7 +88,8 @@ def try_config(
     Parameters
     ----------
     config : EngineConfig
-        What is tried; there is room for all users and items whatever it says.
+        What is tried; there is room for all users and items, and clicks are the objective,
+        whatever it says.
     events : Events
         In learning order; users and items are numbered as they first come.
     source : int
@@ -97,7 +98,7 @@ def try_config(
         Another thread sets it to 1 to end the trial early.
     """
     room = replace(
-        config,
+        config.of_clicks_alone(),
         users=int(events.user.max(initial=0)) + 1,
         items=max(int(events.item.max(initial=0)) + 1, LIST),
         dedupe_events=0,

@@ -27,7 +27,7 @@ GROUPS = {"metrics": "all events", "purchases": "purchases"}
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 JSON_KEYS = (
     *("events", "rejected", "first_rejected", "fingerprint", "microseconds_per_event"),
-    *("evaluated_one_in", "metrics", "clicks", "purchases", "alarms"),
+    *("evaluated_one_in", "metrics", "clicks", "purchases", "outcomes", "alarms"),
     *("learnt", "duplicates", "users", "items"),
 )
 # Okabe and Ito's colours, told apart by nearly everybody.
@@ -80,7 +80,24 @@ def _rendered(report: Report) -> list[RenderableType]:
     lines.append(f"fingerprint {report['fingerprint']}")
     if sampled := _sampled(report):
         lines.append(f"{sampled}: all figures are of these (--sample 1 ranks every one)")
+    lines += _purchase_lines(report)
     return [_table(report), *lines, *_alarm_lines(report.get("alarms", ()))]
+
+
+def _purchase_lines(report: Report) -> list[str]:
+    """Say how much value was foreseen, and whether the probabilities of a purchase came true."""
+    lines = []
+    blend = report["purchases"].get("blend", {})
+    if "value_hr@20" in blend:
+        lines.append(f"of what was spent, {blend['value_hr@20']:.4f} stood in the blend's first 20")
+    outcomes = report.get("outcomes", {})
+    if outcomes.get("outcomes"):
+        lines.append(
+            f"of {counted(outcomes['outcomes'], 'click')} followed up, {outcomes['bought']:,} led "
+            f"to a purchase; calibration error of its probability "
+            f"{outcomes['calibration_error']:.4f}"
+        )
+    return lines
 
 
 def _sampled(report: Report) -> str:

@@ -164,8 +164,8 @@ def _tune(
         )
 
     runner = Trials(min(MOST_THREADS, len(os.sched_getaffinity(0))), stop, beat)
-    columns = [column[:most] for column in events[:-1]]
-    searched = Events._make([*columns, events.listing])
+    columns = [name for name in Events._fields if name != "listing"]
+    searched = events._replace(**{name: getattr(events, name)[:most] for name in columns})
     search = Search(base, searched, half, runner, limit, seed)
     confirmed: list[Trial] = []
     stopped = False
@@ -214,8 +214,8 @@ def _interactions(source: ReplaySource, stop_at: int) -> tuple[Events, NDArray[n
     *read, hashes = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     first = np.sort(np.unique(hashes, return_index=True)[1])  # later ones were delivered twice
     hashes = hashes[first]
-    everything = np.ones(len(hashes), np.bool_)
-    return Events._make([*(column[first] for column in read), everything, NO_LISTING]), hashes
+    rest = (np.ones(len(hashes), np.bool_), NO_LISTING, np.zeros(len(hashes), np.float32))
+    return Events._make([*(column[first] for column in read), *rest]), hashes
 
 
 def _chosen(read: tuple[Events, NDArray[np.uint64]]) -> Events:
@@ -250,6 +250,7 @@ def _load(base: EngineConfig) -> None:
         np.zeros(n, np.uint64),
         np.ones(n, np.bool_),
         NO_LISTING,
+        np.zeros(n, np.float32),
     )
     for source in (BLEND, NEIGHBOURS, TRANSITIONS):
         try_config(replace(base, sessions=16), events, source)

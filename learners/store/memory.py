@@ -13,16 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.aside import set_aside
 from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import Models, Workspace, first_weights, make_workspace
 from learners.handle import Handle, State, make_handle
+from learners.outcomes import Outcomes
 from learners.sources.content import Content
 from learners.sources.factors import Factors
 from learners.sources.neighbours import Neighbours
 from learners.sources.popularity import Popularity
 from learners.sources.rings import Weighing
-from learners.sources.shelves import FRESH
+from learners.sources.shelves import FRESH, Listing
 from learners.sources.transitions import Transitions
 from learners.store.history import History, forget_items, make_history
 from learners.store.ledger import Ledger, make_ledger
@@ -56,6 +58,7 @@ class Memory:
     popular: Popularity
     factors: Factors
     content: Content
+    outcomes: Outcomes
     blend: Blend
     ledger: Ledger
     work: Workspace
@@ -86,6 +89,7 @@ class Memory:
             config.factor_correction,
         )
         content = Content(config.items, config.content_candidates)
+        outcomes = Outcomes(config, max(config.candidates, MOST_ANSWER))
         history = make_history(config.users, config.history_length)
         blend = make_blend(first_weights(), config.hidden_units, config.seed, config.blend_rate)
         work = make_workspace(
@@ -104,6 +108,7 @@ class Memory:
             popular.arrays,
             factors.arrays,
             content.arrays,
+            set_aside(int(outcomes.on), outcomes.arrays),
         )
         return cls(
             Vocabulary(config.users),
@@ -114,6 +119,7 @@ class Memory:
             popular,
             factors,
             content,
+            outcomes,
             blend,
             make_ledger(config.dedupe_events),
             work,
@@ -147,7 +153,13 @@ class Memory:
             array[rows] = np.zeros(1, array.dtype)[0]
         self.history.changed[rows] = 1
         forget_owners(self.near.sessions, rows, erase)
+        self.outcomes.forget_users(rows)
         self.users.free(rows)
+
+    def list_all(self, listing: Listing) -> None:
+        """Learn item events that no click or purchase follows."""
+        self.content.list_all(listing)
+        self.outcomes.list_all(listing)
 
     def evict_items(self, pause: Callable[[], None]) -> NDArray[np.int64]:
         """Give up the items unseen for longest, everywhere; return their rows.
@@ -158,6 +170,7 @@ class Memory:
         for source in (self.near, self.following, self.popular, self.factors, self.content):
             source.forget_items(rows, pause)
             pause()
+        self.outcomes.forget_items(rows)
         gone = np.zeros(self.items.capacity, np.bool_)
         gone[rows] = True
         for first in range(0, self.users.used, USERS_AT_ONCE):
@@ -178,6 +191,7 @@ class Memory:
             "popularity": {**self.popular.state()},
             "factors": {**self.factors.state()},
             "content": {**self.content.state()},
+            "outcomes": {**self.outcomes.state(self.items.used)},
             "blend": {**blend_state(self.blend)},
             "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
         }
@@ -205,6 +219,7 @@ class Memory:
         self.popular.load_state(parts["popularity"])
         self.factors.load_state(parts["factors"])
         self.content.load_state(parts["content"])
+        self.outcomes.load_state(parts.get("outcomes", {}))
         load_blend(self.blend, parts["blend"])
         self.ledger.known[...] = parts["known"]["ids"]
         self.ledger.filled[...] = parts["known"]["filled"]

@@ -216,6 +216,8 @@ class Settings(BaseSettings):
             numbers = value if isinstance(value, tuple) else (value,)
             if not all(low <= number <= high for number in numbers):
                 raise ValueError(f"{name} = {value!r} is out of bounds: give {low} to {high}")
+        if not (engine.objective_click or engine.objective_purchase or engine.objective_value):
+            raise ValueError("objective_click, _purchase and _value are all 0: give one a weight")
         return engine
 
     @field_validator("topics", mode="before")

@@ -71,6 +71,10 @@ ENGINE_MEANINGS = {
     "drift_confidence": "ADWIN's delta: a smaller one raises fewer alarms, and later",
     "drift_tolerance": "Page-Hinkley's delta: falls of the hit rate below this are none",
     "drift_threshold": "Page-Hinkley's lambda: hits missing beyond that until it raises an alarm",
+    "objective_click": "what a click is worth to the final ranking",
+    "objective_purchase": "what a purchase is worth to the final ranking",
+    "objective_value": "what a purchase of mean value is worth to it, others in proportion",
+    "outcome_window_seconds": "time in which a purchase counts as what a click led to",
 }
 
 # Inclusive; what is not named here may be anything that is not negative.
@@ -108,6 +112,10 @@ ENGINE_BOUNDS: dict[str, tuple[float, float]] = {
     "drift_confidence": (1e-12, 0.5),
     "drift_tolerance": (0, 1),
     "drift_threshold": (1, 1_000_000),
+    "objective_click": (0, 1_000_000),
+    "objective_purchase": (0, 1_000_000),
+    "objective_value": (0, 1_000_000),
+    "outcome_window_seconds": (60, 366 * 86400),
 }
 
 OTHER_VARIABLES = {
