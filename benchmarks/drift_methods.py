@@ -155,6 +155,7 @@ def look_on(engine: Engine, batch: Batch) -> tuple[int, int]:
         keys_64([batch.session[place] for place in acts.tolist()]),
         np.ones(n, np.bool_),
         listing_of(rows[told], entries, batch.timestamp[told], before[told]),
+        np.full(n, np.nan, np.float32),
     )
     tested = make_tested(n, engine.evaluation.covered)
     config = engine.config

@@ -24,7 +24,7 @@ from learners.checkpoint import CheckpointStore
 from learners.engine import Engine
 from learners.errors import DataError
 from learners.store.catalogue import Catalogue
-from serving.commands import bench_engine
+from serving.commands import bench_engine, bench_learning
 from streams.shop import ShopConfig
 from tests.test_engine import CONFIG, batch_of, checkerboard
 
@@ -293,7 +293,9 @@ def test_resident_memory_is_that_of_this_process() -> None:
 def test_the_commands_explain_themselves() -> None:
     bench = typer.Typer(no_args_is_help=True)
     bench_engine.add_to(bench)
-    for name in ("memory", "growth", "kernels", "allocations", "coldstart", "explore"):
+    bench_learning.add_to(bench)
+    speed = ("memory", "growth", "kernels", "allocations")
+    for name in (*speed, "coldstart", "explore", "drift", "purchases"):
         result = CliRunner().invoke(bench, [name, "--help"])
         assert result.exit_code == 0
         assert "Examples" in result.output

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from serving.commands import bench_engine
+from serving.commands import bench_engine, bench_learning
 from serving.commands.group import Group
-from serving.commands.options import SettingsFile
+from serving.commands.options import JsonRows, SettingsFile
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -19,7 +19,6 @@ __all__ = ["register"]
 
 BrokerKind = Literal["auto", "apache", "embedded"]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON rows, one a line.")]
 Items = Annotated[int, typer.Option(min=24, help="Items of the shop.")]
 Users = Annotated[int, typer.Option(min=8, help="Users of the shop.")]
 Broker = Annotated[
@@ -50,7 +49,7 @@ def throughput(
         float, typer.Option(min=0.1, help="Seconds after which a slow method stops.")
     ] = 20.0,
     broker: Broker = "auto",
-    as_json: AsJson = False,
+    as_json: JsonRows = False,
 ) -> None:
     """Events a second of five ways to read one topic, each in a fresh process.
 
@@ -94,7 +93,7 @@ def latency(
     items: Items = 50_000,
     users: Users = 100_000,
     broker: Broker = "auto",
-    as_json: AsJson = False,
+    as_json: JsonRows = False,
 ) -> None:
     """Milliseconds until GET /recommend has answered, while the node learns.
 
@@ -128,7 +127,7 @@ def freshness(
     items: Items = 50_000,
     users: Users = 100_000,
     broker: Broker = "auto",
-    as_json: AsJson = False,
+    as_json: JsonRows = False,
 ) -> None:
     """Milliseconds from a click's acknowledgement to a changed answer of its user.
 
@@ -167,7 +166,7 @@ def ader(
         list[str] | None, typer.Option(help="per_period or per_event; default: both.")
     ] = None,
     settings_file: SettingsFile = None,
-    as_json: AsJson = False,
+    as_json: JsonRows = False,
 ) -> None:
     """Recall and MRR of each source, the blend and V-SKNN on ADER's protocol.
 
@@ -202,7 +201,10 @@ def ader(
 
 @bench.command("all")
 def all_(
-    items: Items = 50_000, users: Users = 100_000, broker: Broker = "auto", as_json: AsJson = False
+    items: Items = 50_000,
+    users: Users = 100_000,
+    broker: Broker = "auto",
+    as_json: JsonRows = False,
 ) -> None:
     """Throughput, latency and freshness, one after the other (some six minutes).
 
@@ -219,6 +221,7 @@ def all_(
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     bench_engine.add_to(bench)
+    bench_learning.add_to(bench)
     app.add_typer(bench, name="bench")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Broker", "SettingsFile"]
+__all__ = ["AsJson", "Broker", "JsonRows", "Runs", "SettingsFile"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 Broker = Annotated[
@@ -18,3 +18,5 @@ SettingsFile = Annotated[
     Path | None,
     typer.Option("--settings", help="Settings file (TOML); default: everlearn.toml if there."),
 ]
+JsonRows = Annotated[bool, typer.Option("--json", help="Print only JSON rows, one a line.")]
+Runs = Annotated[int, typer.Option(min=1, help="Runs of the queries; the best counts.")]
