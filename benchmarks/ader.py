@@ -32,7 +32,7 @@ from benchmarks.rows import Row, make_row
 from benchmarks.vsknn import VSKNN
 from learners.base import EngineConfig
 from learners.errors import DataError
-from learners.prequential import SOURCES
+from learners.ranks import SOURCES
 
 __all__ = ["METHODS", "PROTOCOLS", "run"]
 

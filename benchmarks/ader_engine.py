@@ -12,7 +12,8 @@ from benchmarks.ader_stream import Part, Stream
 from learners.base import EngineConfig
 from learners.blend import blend_state, load_blend
 from learners.frozen import LISTING, list_best, test_frozen
-from learners.prequential import CONTENT, LIST, SOURCES, Events, make_tested, test_then_learn
+from learners.prequential import Events, make_tested, test_then_learn
+from learners.ranks import CONTENT, LIST, SOURCES
 from learners.sources.content import NO_LISTING
 from learners.store.memory import Memory
 

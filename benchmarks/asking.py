@@ -13,7 +13,7 @@ from learners.candidates import choose, gather
 from learners.engine import Engine
 from learners.features import describe
 from learners.handle import Handle
-from learners.jit import jit
+from learners.jit import jit_counted
 from learners.prequential import ask_user
 
 __all__ = ["STAGES", "query_figures", "stage_microseconds"]
@@ -21,7 +21,7 @@ __all__ = ["STAGES", "query_figures", "stage_microseconds"]
 STAGES = ("gather", "choose", "features", "score")  # of a scored query, in this order
 
 
-@jit
+@jit_counted
 def _ask_all(
     handle: Handle,
     users: NDArray[np.int64],

@@ -27,7 +27,7 @@ from learners.base import PURCHASE, Batch, EngineConfig
 from learners.engine import Engine
 from learners.errors import DataError
 from learners.evaluate import Prequential
-from learners.prequential import BLEND, CONTENT, LIST
+from learners.ranks import BLEND, CONTENT, LIST
 from streams.datasets import load_dataset
 from streams.shop import Shop, ShopConfig
 from streams.warmup import warm_up

@@ -12,17 +12,9 @@ from learners.base import PURCHASE, Batch, CatalogueEntry, EngineConfig
 from learners.candidates import gather
 from learners.engine import Engine
 from learners.handle import Handle
-from learners.jit import jit
-from learners.prequential import (
-    BLEND,
-    SOURCES,
-    Events,
-    Tested,
-    ask_user,
-    make_tested,
-    note_ranks,
-    rank,
-)
+from learners.jit import jit_counted
+from learners.prequential import Events, Tested, ask_user, make_tested, rank
+from learners.ranks import BLEND, SOURCES, note_ranks
 from learners.sources import shelves
 from learners.sources.content import listing_of
 from learners.store.history import append, begin
@@ -34,7 +26,7 @@ REFIT_EVERY = 10_000  # events
 WINDOW = 10_000  # events before the refit, which is all that it learns from
 
 
-@jit
+@jit_counted
 def _look_on(handle: Handle, events: Events, tested: Tested, gap_seconds: float, most: int) -> None:
     """Test events as `prequential.test_then_learn` does, and note them in histories: no more."""
     history, models, blend, work = handle.state

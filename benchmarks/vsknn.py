@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.ader_stream import Part
 from learners.frozen import Clicks, sorted_best
 from learners.jit import jit
-from learners.prequential import LIST
+from learners.ranks import LIST
 from learners.selection import keep_best
 
 __all__ = ["SAMPLE", "VSKNN", "K", "learn", "make_index", "make_scratch", "votes"]

@@ -8,22 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
-from learners.candidates import (
-    COLUMNS,
-    CONTENT,
-    KNN,
-    TINY,
-    Asked,
-    Workspace,
-    gather,
-    score_transitions,
-)
+from learners.candidates import COLUMNS, CONTENT, KNN, TINY, Asked, Workspace, gather
 from learners.explore import Explorer, Slots
 from learners.handle import Handle
-from learners.jit import jit, jit_brief
+from learners.jit import jit, jit_brief_counted
 from learners.objective import order
 from learners.past import recall, recall_query
-from learners.prequential import SCORED_LIFE, ask_user, rank
+from learners.prequential import ask_user, rank
+from learners.ranks import SCORED_LIFE, score_transitions
 from learners.store.catalogue import Catalogue
 from learners.store.history import MOST_QUERY
 from learners.store.memory import Memory
@@ -56,7 +48,7 @@ def _drop(
     return left
 
 
-@jit_brief
+@jit_brief_counted
 def _answer(
     handle: Handle,
     user: int,
@@ -77,8 +69,8 @@ def _answer(
     touched = _drop(work, gather(models, work, asked), hidden, excluded)
     kept = rank(models, blend, work, asked, touched, most)
     chosen, score, n = work.chosen, work.score[:kept].astype(np.float64), kept
-    if models.outcomes.on:
-        outcomes = models.outcomes.state
+    if models.outcomes.on[0] != 0:
+        outcomes = models.outcomes
         if user >= 0:
             recall(outcomes.past, history, user, now)
         else:
@@ -93,7 +85,7 @@ def _answer(
     best = np.argsort(-score, kind="mergesort")
     rows = np.empty(n, np.int32)
     shares = score[best]
-    if n > 0 and not models.outcomes.on:
+    if n > 0 and models.outcomes.on[0] == 0:
         shares = np.exp(shares - shares[0])
     parts = np.zeros((n, len(PARTS)))
     for i in range(n):

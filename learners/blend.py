@@ -44,6 +44,7 @@ class Blend(NamedTuple):
     inner_step: NDArray[np.float32]
     bias_step: NDArray[np.float32]
     outer_step: NDArray[np.float32]
+    group: NDArray[np.float32]  # (TOGETHER, U) gradients of some candidates' hidden units, likewise
 
 
 LEARNT = Blend._fields[1:9]
@@ -58,14 +59,9 @@ def make_blend(first: NDArray[np.float32], hidden_units: int, seed: int, rate: f
     inner /= np.float32(np.sqrt(features))
     shapes = [(features,), (features, units), (units,), (units,)]
     zeros = [[np.zeros(shape, np.float32) for shape in shapes] for _ in range(3)]
-    return Blend(
-        np.array([rate], np.float32),
-        first.copy(),
-        inner,
-        *zeros[0][2:],
-        *zeros[1],
-        *zeros[2],
-    )
+    weights = [first.copy(), inner, *zeros[0][2:]]
+    group = np.zeros((TOGETHER, units), np.float32)
+    return Blend._make([np.array([rate], np.float32), *weights, *zeros[1], *zeros[2], group])
 
 
 def blend_state(blend: Blend) -> dict[str, NDArray[np.generic]]:
@@ -156,28 +152,23 @@ def learn_one(
         scores[c] *= share
     scores[target] -= ONE
     outer, w_step, inner_step = blend.outer, blend.w_step, blend.inner_step
-    bias_step, outer_step = blend.bias_step, blend.outer_step
+    bias_step, outer_step, group = blend.bias_step, blend.outer_step, blend.group
     units = len(outer)
-    group, places, held = np.empty((TOGETHER, units), np.float32), np.zeros(TOGETHER, np.int64), 0
-    for c in range(n):
-        slope = scores[c]
-        if abs(slope) >= NEGLIGIBLE:
+    for first in range(0, n, TOGETHER):
+        telling = False
+        for c in range(first, first + TOGETHER):
+            slope = scores[c] if c < n and abs(scores[c]) >= NEGLIGIBLE else ZERO
+            scores[c] = slope
+            telling = telling or slope != ZERO
             for u in range(units):
-                h = hidden[c, u]
+                h = hidden[c, u] if slope != ZERO else ZERO
                 outer_step[u] += slope * h
                 g = slope * outer[u] if h > ZERO else ZERO
-                group[held, u] = g
+                group[c - first, u] = g
                 bias_step[u] += g
-            places[held] = c
-            held += 1
-        else:
-            scores[c] = ZERO
-        if held < TOGETHER and c < n - 1:
-            continue
-        group[held:] = ZERO
-        for u in range(0, units, LANES):
-            add_products(x, places, group, u, inner_step)
-        held = 0
+        if telling:
+            for u in range(0, units, LANES):
+                add_products(x, first, group, u, inner_step)
     width, blocks = x.shape[1], (n + LANES - 1) // LANES
     scores[n : blocks * LANES] = ZERO
     for f in range(len(w_step)):

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.aside import Aside
 from learners.base import EngineConfig
 from learners.jit import LINE, jit, prefetch
 from learners.lanes import empty_rows
 from learners.nearness import NEARNESSES
+from learners.outcomes import OutcomesState
 from learners.selection import keep_best
 from learners.sources import content, neighbours, transitions
 from learners.sources.factors import FactorsState
@@ -39,7 +39,6 @@ __all__ = [
     "gather_transitions",
     "latest",
     "make_workspace",
-    "score_transitions",
 ]
 
 COLUMNS = 6
@@ -73,7 +72,7 @@ class Models(NamedTuple):
     popularity: PopularityState
     factors: FactorsState
     content: ContentState
-    outcomes: Aside
+    outcomes: OutcomesState
 
 
 class Workspace(NamedTuple):
@@ -92,6 +91,7 @@ class Workspace(NamedTuple):
     column: NDArray[np.float32]  # (COLUMNS, T)
     prescore: NDArray[np.float32]  # (T,)
     value: NDArray[np.float32]  # (T,) one score of each
+    popular: NDArray[np.float64]  # (HALF_LIVES,) what one click counts at each half-life
     touched: NDArray[np.int64]  # (1,) entries of `column` that are not zero
     largest: NDArray[np.float32]  # (COLUMNS,)
     total: NDArray[np.float32]  # (COLUMNS,)
@@ -142,6 +142,7 @@ def make_workspace(
         column=column,
         prescore=np.zeros(touched, np.float32),
         value=np.zeros(touched, np.float32),
+        popular=np.zeros(HALF_LIVES),
         touched=np.zeros(1, np.int64),
         largest=np.zeros(COLUMNS, np.float32),
         total=np.zeros(COLUMNS, np.float32),
@@ -237,14 +238,6 @@ def gather_transitions(models: Models, work: Workspace, asked: Asked, touched: i
 
 
 @jit
-def score_transitions(work: Workspace, touched: int) -> None:
-    """Write what transitions as a source say of each touched item into `work.value`."""
-    column, value, share = work.column, work.value, np.float32(transitions.BACKWARD_SHARE)
-    for i in range(touched):
-        value[i] = column[FORWARD_SLOW, i] + share * column[BACKWARD, i]
-
-
-@jit
 def latest(asked: Asked) -> int:
     """Return how many items say what is looked for just now: the session's, or all without one."""
     return asked.in_session if asked.in_session > 0 else asked.items
@@ -303,7 +296,7 @@ def _prescore(models: Models, work: Workspace, asked: Asked, touched: int) -> No
     weight, top = models.popularity.weight, models.popularity.top
     items, column, query, prescore = work.item, work.column, work.query, work.prescore
     lives = top.shape[0]
-    popular = np.zeros(lives)
+    popular = work.popular
     for life in range(lives):
         if top[life, 0] > 0:
             popular[life] = PRESCORE_POPULAR / max(weight[top[life, 0] - 1, life], 1e-300)

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import PURCHASE
-from learners.jit import jit, jit_brief
-from learners.prequential import LIST, SOURCES, Events, Tested
+from learners.jit import jit_brief, jit_brief_counted
+from learners.prequential import Events, Tested
+from learners.ranks import LIST, SOURCES
 
 __all__ = ["Prequential"]
 
@@ -49,7 +50,7 @@ class Books(NamedTuple):
     window_at: NDArray[np.int64]  # (2,) windows in use, targets of a full one
 
 
-@jit
+@jit_brief_counted
 def _merge_windows(books: Books) -> None:
     for i in range(WINDOWS // 2):
         books.window[i] = books.window[2 * i] + books.window[2 * i + 1]
@@ -61,7 +62,7 @@ def _merge_windows(books: Books) -> None:
     books.window_at[1] *= 2
 
 
-@jit_brief
+@jit_brief_counted
 def _record(
     books: Books,
     rank: NDArray[np.float64],

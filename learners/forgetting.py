@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from learners.base import EngineConfig, no_pause
 from learners.blend import Blend
 from learners.drift import OVERALL, Alarm, Drift
-from learners.prequential import LIST, Events, Tested
+from learners.prequential import Events, Tested
+from learners.ranks import LIST
 from learners.sources.transitions import TransitionsState
 from learners.store.catalogue import Catalogue
 from learners.store.memory import Memory

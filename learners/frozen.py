@@ -15,20 +15,12 @@ from numpy.typing import NDArray
 from learners import blend as scorer
 from learners.base import CLICK
 from learners.blend import Blend
-from learners.candidates import (
-    KNN,
-    Asked,
-    Models,
-    Workspace,
-    choose,
-    gather,
-    gather_transitions,
-    score_transitions,
-)
+from learners.candidates import Asked, Models, Workspace, choose, gather, gather_transitions
 from learners.features import score_factors
 from learners.handle import Handle
-from learners.jit import jit
-from learners.prequential import (
+from learners.jit import jit, jit_counted
+from learners.prequential import rank
+from learners.ranks import (
     BLEND,
     FACTORS,
     LIST,
@@ -37,7 +29,8 @@ from learners.prequential import (
     SCORED_LIFE,
     TRANSITIONS,
     note_ranks,
-    rank,
+    score_neighbours,
+    score_transitions,
 )
 from learners.selection import keep_best
 from learners.sources import neighbours
@@ -70,7 +63,7 @@ def _ask_before(work: Workspace, clicks: Clicks, place: int) -> Asked:
     return Asked(n, n, clicks.time[place], -1)
 
 
-@jit
+@jit_counted
 def test_frozen(
     handle: Handle,
     learner: Blend,
@@ -111,7 +104,7 @@ def test_frozen(
             scorer.learn_one(learner, work.feature, kept, work.hidden, work.score, target)
 
 
-@jit
+@jit_counted
 def sorted_best(
     value: NDArray[np.float32], item: NDArray[np.int32], n: int, best: NDArray[np.int32]
 ) -> int:
@@ -144,7 +137,7 @@ def gather_one(models: Models, work: Workspace, asked: Asked, source: int) -> in
             asked.now,
             asked.own,
         )
-        work.value[:touched] = column[KNN, :touched]
+        score_neighbours(work, touched)
     else:
         touched = gather_transitions(models, work, asked, 0)
         score_transitions(work, touched)
@@ -154,7 +147,7 @@ def gather_one(models: Models, work: Workspace, asked: Asked, source: int) -> in
     return touched
 
 
-@jit
+@jit_counted
 def list_best(
     handle: Handle,
     clicks: Clicks,

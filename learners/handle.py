@@ -14,7 +14,7 @@ from numba.experimental import structref
 
 from learners.blend import Blend
 from learners.candidates import Models, Workspace
-from learners.jit import jit_brief
+from learners.jit import jit_brief_counted
 from learners.store.history import History
 
 __all__ = ["Handle", "State", "make_handle"]
@@ -49,7 +49,7 @@ class Handle(structref.StructRefProxy):
 structref.define_proxy(Handle, _HandleType, ["state"])  # type: ignore[no-untyped-call]
 
 
-@jit_brief
+@jit_brief_counted
 def make_handle(state: State) -> Handle:
     """Return a handle of a state."""
     return Handle(state)

@@ -5,8 +5,10 @@ changes. So the cache folder carries a digest of every module that holds kernels
 compiles anew, and nothing stale is ever run. `EVERLEARN_CACHE` moves it out of the user's cache
 folder.
 
-Kernels take their arrays in named tuples, and bind the arrays of an inner loop to local names
-first: each read of a tuple's array counts a reference, which costs more than the loop's own work.
+Kernels take their arrays in named tuples, a hundred of them at a time. Whoever calls a kernel holds
+them all, so references are not counted: a hundred locked additions at each call cost more than the
+call's own work. A kernel that makes an array, be it by assigning one run of an array to another,
+needs the count, and says so; numba refuses to compile it otherwise.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ __all__ = [
     "cache_folder",
     "jit",
     "jit_brief",
+    "jit_brief_counted",
+    "jit_counted",
     "load_32",
     "load_64",
     "multiply_wide",
@@ -123,8 +127,19 @@ def jit_brief(function: Callable[P, R]) -> Callable[P, R]:
     return _compiled(function, nogil=False)
 
 
-def _compiled(function: Callable[P, R], nogil: bool) -> Callable[P, R]:
-    compiler = numba.njit(nogil=nogil, cache=True, error_model="numpy")
+def jit_counted(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a kernel that makes arrays, or reads a handle: only then are references counted."""
+    return _compiled(function, nogil=True, counted=True)
+
+
+def jit_brief_counted(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile such a kernel that keeps the GIL."""
+    return _compiled(function, nogil=False, counted=True)
+
+
+def _compiled(function: Callable[P, R], nogil: bool, counted: bool = False) -> Callable[P, R]:
+    njit: Any = numba.njit  # whose types leave `_nrt` out
+    compiler = njit(nogil=nogil, cache=True, error_model="numpy", _nrt=counted)
     return cast(Callable[P, R], compiler(function))
 
 

@@ -262,10 +262,10 @@ def _hidden_layer(
     return types.void(x, at, inner, bias, outer, at, h, out), build
 
 
-def _add_products(typing_context: Any, x: Any, places: Any, g: Any, u: Any, out: Any) -> Any:
-    """Add the sum of x[f, places[j]] g[j] over j < 4 to out[f], for all f, at numbers u to u + 15.
+def _add_products(typing_context: Any, x: Any, c: Any, g: Any, u: Any, out: Any) -> Any:
+    """Add the sum of x[f, c + j] g[j] over j < 4 to out[f], for all f, at numbers u to u + 15.
 
-    x is (F, n), g (4, U), `out` (F, U).
+    x is (F, n), g (4, U), `out` (F, U); where g is 0, x may be anything.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -275,20 +275,24 @@ def _add_products(typing_context: Any, x: Any, places: Any, g: Any, u: Any, out:
             lanes.load(lanes.row(2, builder.add(builder.mul(LONG(j), units), unit)), 0)
             for j in range(TOGETHER)
         ]
-        chosen = [builder.load(builder.gep(lanes.start(1), [LONG(j)])) for j in range(TOGETHER)]
+        silent = [builder.fcmp_ordered("==", slope, NOTHING) for slope in slopes]
         with cgutils.for_range(builder, rows) as loop:
             row = lanes.row(4, builder.add(builder.mul(loop.index, units), unit))
-            start = builder.mul(loop.index, columns)
+            start = builder.add(builder.mul(loop.index, columns), arguments[1])
             parts = [
-                builder.fmul(lanes.number(0, builder.add(start, place)), slope)
-                for place, slope in zip(chosen, slopes, strict=True)
+                builder.select(
+                    silent[j],
+                    NOTHING,
+                    builder.fmul(lanes.number(0, builder.add(start, LONG(j))), slopes[j]),
+                )
+                for j in range(TOGETHER)
             ]
             pairs = [builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3])]
             added = builder.fadd(*pairs)
             lanes.store(builder.fadd(lanes.load(row, 0), added), row, 0)
         return context.get_dummy_value()
 
-    return types.void(x, places, g, types.intp, out), build
+    return types.void(x, types.intp, g, types.intp, out), build
 
 
 _Floats = NDArray[np.float32]
@@ -308,7 +312,7 @@ hidden_layer = cast(
     intrinsic(_hidden_layer),
 )
 add_products = cast(
-    "Callable[[_Floats, NDArray[np.int64], _Floats, int, _Floats], None]", intrinsic(_add_products)
+    "Callable[[_Floats, int, _Floats, int, _Floats], None]", intrinsic(_add_products)
 )
 
 

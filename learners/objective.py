@@ -77,7 +77,8 @@ def order(
     books, past, feature = outcomes.books, outcomes.past, outcomes.feature
     item, final = outcomes.final_item, outcomes.final_score
     floor = _shares(outcomes, score, kept)
-    item[:kept] = chosen[:kept]
+    for c in range(kept):
+        item[c] = chosen[c]
     n = _add_past(outcomes, kept, hidden, excluded)
     click, purchase, value = outcomes.objective[0], outcomes.objective[1], outcomes.objective[2]
     base = base_rate(books)

@@ -2,11 +2,9 @@
 
 A click is described when it comes and waits in a queue of bounded size; a purchase by the same user
 marks it. When its time is over its outcome is known, and River's pipeline (standardised features, a
-logistic regression) learns from it: purchases and others alike only then, so that what is learnt is
-never ahead of what is not, and the probabilities stay calibrated. When the queue is full, half of
-all pairs of user and item are left out from then on, by their hash; when it has emptied, they
-come back. So every rate of clicks is learnt from within the same memory and time.
-
+logistic regression) learns from it: purchases and others alike only then, so that probabilities
+stay calibrated. When the queue is full, half of all pairs of user and item are left out by their
+hash, until it has emptied: any rate of clicks is learnt from within the same memory and time.
 Kernels ask a copy of the weights, which changes every `BLOCK` events, wherever batches are cut.
 """
 
@@ -111,7 +109,8 @@ def _close(outcomes: OutcomesState, now: float) -> None:
             return
         if outcomes.key[slot] != NOBODY:
             n = outcomes.known[0]
-            outcomes.known_described[n] = outcomes.described[slot]
+            for f in range(outcomes.described.shape[1]):
+                outcomes.known_described[n, f] = outcomes.described[slot, f]
             outcomes.known_bought[n] = outcomes.bought[slot]
             outcomes.known[0] = n + 1
             told = float(outcomes.told[slot])
@@ -137,7 +136,8 @@ def _halve(outcomes: OutcomesState) -> None:
             outcomes.time[new] = outcomes.time[old]
             outcomes.told[new] = outcomes.told[old]
             outcomes.bought[new] = outcomes.bought[old]
-            outcomes.described[new] = outcomes.described[old]
+            for f in range(outcomes.described.shape[1]):
+                outcomes.described[new, f] = outcomes.described[old, f]
             end += 1
     queue[1] = end
 

@@ -98,10 +98,10 @@ def recall(past: Past, history: History, user: int, now: float) -> None:
 def recall_query(past: Past, items: NDArray[np.int32], kinds: NDArray[np.uint8], n: int) -> None:
     """Take the past of somebody unknown from n items of a query: one session, of just now."""
     n = min(n, REACH)
-    past.item[:n] = items[:n]
     past.age[:n] = 0.0
     purchases = 0
     for back in range(n):
+        past.item[back] = items[back]
         past.bought[back] = kinds[back] == PURCHASE
         purchases += past.bought[back]
     past.size[0], past.size[1], past.size[2] = n, n, purchases

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.jit import jit, jit_brief
+from learners.jit import jit, jit_brief_counted
 
 __all__ = ["draw", "inclusion"]
 
@@ -48,7 +48,7 @@ def inclusion(chance: Floats, wanted: float) -> None:
         chance[i] = 1.0 if chance[i] == SURE else min(chance[i] * scale, 1.0)
 
 
-@jit_brief
+@jit_brief_counted
 def draw(
     pool: Floats,
     hidden: NDArray[np.bool_],

@@ -15,20 +15,9 @@ from numpy.typing import NDArray
 from learners.base import EngineConfig
 from learners.frozen import gather_one
 from learners.handle import Handle
-from learners.jit import jit
-from learners.prequential import (
-    BLEND,
-    LIST,
-    NEIGHBOURS,
-    SOURCES,
-    TRANSITIONS,
-    Events,
-    ask_user,
-    make_tested,
-    session_number,
-    source_rank,
-    test_then_learn,
-)
+from learners.jit import jit_counted
+from learners.prequential import Events, ask_user, make_tested, session_number, test_then_learn
+from learners.ranks import BLEND, LIST, NEIGHBOURS, SOURCES, TRANSITIONS, source_rank
 from learners.sources import rings, transitions
 from learners.store.history import CONTEXT, append, begin, recent
 from learners.store.memory import Memory
@@ -45,7 +34,7 @@ class Trial(NamedTuple):
     valid: NDArray[np.bool_]  # (n,) whether it was a target at all
 
 
-@jit
+@jit_counted
 def _test_source_then_learn(
     handle: Handle,
     events: Events,

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from learners.base import PURCHASE, EngineConfig
 from learners.errors import DataError
-from learners.prequential import BLEND, LIST, NEIGHBOURS, TRANSITIONS, Events
+from learners.prequential import Events
+from learners.ranks import BLEND, LIST, NEIGHBOURS, TRANSITIONS
 from learners.sources.content import NO_LISTING
 from learners.store.texts import keys_64
 from learners.trials import Trial, try_config

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import EngineConfig
-from learners.prequential import BLEND, LIST, NEIGHBOURS, SOURCES, TRANSITIONS, Events
+from learners.prequential import Events
+from learners.ranks import BLEND, LIST, NEIGHBOURS, SOURCES, TRANSITIONS
 from learners.trials import Trial, try_config
 from streams.settings.texts import ENGINE_BOUNDS
 

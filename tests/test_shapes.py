@@ -30,6 +30,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("available", "deleted"), st.booleans()),
     "position": st.integers(0, 2**31 - 1),
     "items": st.lists(ids, max_size=5),
+    "explored": st.dictionaries(ids, st.floats(0.1, 1.0), min_size=1),
     "context": st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 9), min_size=1),
 }
 # Names of places that hold each other, are our own names, numbers and the key.
@@ -57,7 +58,11 @@ def topics(draw: st.DrawFn, event: Event) -> TopicSettings:
     free = [place for place in PLACES if place not in {*names, "type"}]
     fields: dict[str, str] = {}
     for name in draw(st.lists(st.sampled_from(names), unique=True)):
-        choice = [place for place in free if place != "@key" or name not in ("items", "context")]
+        choice = [
+            place
+            for place in free
+            if place != "@key" or name not in ("items", "context", "explored")
+        ]
         if choice:
             fields[name] = draw(st.sampled_from(choice))
             free.remove(fields[name])

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from learners.base import EngineConfig
 from learners.errors import DataError
-from learners.prequential import BLEND, NEIGHBOURS, SOURCES, TRANSITIONS
+from learners.ranks import BLEND, NEIGHBOURS, SOURCES, TRANSITIONS
 from learners.trials import try_config
 from serving.cli import app
 from streams.events import Click, Event

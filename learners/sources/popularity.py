@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source, no_pause
-from learners.jit import jit
+from learners.jit import jit, jit_counted
 from learners.store.rows import Records, refill
 from learners.vector import find
 
@@ -75,7 +75,7 @@ def _rise(weights: NDArray[np.float64], top: NDArray[np.int32], life: int, item:
     top[life, place] = item + 1
 
 
-@jit
+@jit_counted
 def _rebase(state: PopularityState, life: int, time: float) -> None:
     factor = 2.0 ** (-min((time - state.reference[life]) / state.half_life[life], 1000.0))
     state.weight[:, life] *= factor

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import EngineConfig
-from learners.jit import jit
+from learners.jit import jit, jit_counted
 from learners.store.history import MOST_QUERY
 from learners.store.rows import Rows, giver, halve, make_rows, reserve, settle
 from learners.store.sessions import SESSION_LENGTH, Sessions, add
@@ -84,7 +84,7 @@ def make_neighbours(
     )
 
 
-@jit
+@jit_counted
 def _give_half(state: NeighboursState, row: int) -> bool:
     """Let a row, if any, keep the newer half of its ring."""
     if row < 0:
@@ -123,7 +123,7 @@ def _append(state: NeighboursState, item: int, number: int) -> None:
         head.held = held + 1
 
 
-@jit
+@jit_counted
 def _rebase(state: NeighboursState, sessions: Sessions, time: float) -> None:
     age = (time - state.reference[0]) / state.half_life[0]
     sessions.weight[:] *= np.float32(2.0 ** -min(age, 1000.0))

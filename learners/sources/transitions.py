@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Interactions, Query, Source, no_pause
-from learners.jit import LINE, jit, prefetch
+from learners.jit import LINE, jit, jit_counted, prefetch
 from learners.store.rows import (
     Rows,
     giver,
@@ -111,7 +111,7 @@ def prefetch_row(table: Table, row: int) -> None:
         prefetch(table.fast, slot)
 
 
-@jit
+@jit_counted
 def _rebase(state: TransitionsState, time: float) -> None:
     slow, fast = decay(state, time)
     for table in (state.forward, state.backward):

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.aside import set_aside
 from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import Models, Workspace, first_weights, make_workspace
@@ -108,7 +107,7 @@ class Memory:
             popular.arrays,
             factors.arrays,
             content.arrays,
-            set_aside(int(outcomes.on), outcomes.arrays),
+            outcomes.arrays,
         )
         return cls(
             Vocabulary(config.users),

@@ -169,7 +169,8 @@ def copy_changed(
     """Copy the rows of bytes (n, w) that are marked in `changed` (n,) to `target` (n, w)."""
     for row in range(len(source)):
         if changed[row]:
-            target[row] = source[row]
+            for i in range(source.shape[1]):
+                target[row, i] = source[row, i]
 
 
 def refill(mine: NDArray[Any], stored: NDArray[Any]) -> None:
