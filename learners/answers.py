@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
-from learners.candidates import COLUMNS, CONTENT, KNN, TINY, Asked, Workspace, gather
+from learners.blend import Blend
+from learners.candidates import COLUMNS, CONTENT, KNN, PARTS, TINY, Asked, Models, Workspace, gather
 from learners.explore import Explorer, Slots
 from learners.handle import Handle
 from learners.jit import jit, jit_brief_counted
@@ -16,15 +17,15 @@ from learners.objective import order
 from learners.past import recall, recall_query
 from learners.prequential import ask_user, rank
 from learners.ranks import SCORED_LIFE, score_transitions
+from learners.selection import best_places
 from learners.store.catalogue import Catalogue
-from learners.store.history import MOST_QUERY
+from learners.store.history import MOST_QUERY, History
 from learners.store.memory import Memory
 from learners.vector import largest_of
 
 __all__ = ["Answers"]
 
 NOTHING = np.empty(0, np.int32)
-PARTS = ("neighbours", "transitions", "popularity", "content")
 TRENDING_LIFE = 1  # which half-life says what is trending
 
 
@@ -48,6 +49,71 @@ def _drop(
     return left
 
 
+@jit
+def _rank_for(
+    history: History,
+    models: Models,
+    blend: Blend,
+    work: Workspace,
+    user: int,
+    anonymous: int,
+    now: float,
+    most: int,
+    k: int,
+    hidden: NDArray[np.bool_],
+    excluded: NDArray[np.int32],
+) -> int:
+    """Rank for a user row, or for the `anonymous` items in the workspace where it is negative.
+
+    Fills `work.answer`, the k best first; returns how many there are.
+    """
+    asked = Asked(anonymous, anonymous, now, -1)
+    if user >= 0:
+        asked = ask_user(history, work, user, now)
+    touched = _drop(work, gather(models, work, asked), hidden, excluded)
+    kept = rank(models, blend, work, asked, touched, most)
+    chosen, score, n = work.chosen, work.score, kept
+    by_outcome = models.outcomes.on[0] != 0
+    if by_outcome:
+        outcomes = models.outcomes
+        if user >= 0:
+            recall(outcomes.past, history, user, now)
+        else:
+            recall_query(outcomes.past, work.query, work.query_kind, anonymous)
+        n = order(outcomes, chosen, work.score, kept, now, hidden, excluded)
+        chosen, score = outcomes.final_item, outcomes.final_score
+    column, largest, answer = work.column, work.largest, work.answer
+    score_transitions(work, touched)
+    following = max(largest_of(work.value, touched), TINY)
+    weight, top = models.popularity.weight, models.popularity.top[SCORED_LIFE, 0]
+    peak = max(weight[top - 1, SCORED_LIFE], 1e-300) if top > 0 else 1.0
+    found = best_places(score, n, min(k, n), work.best)
+    total = 0.0
+    for i in range(n):
+        total += score[i] if by_outcome else np.exp(np.float64(score[i] - score[work.best[0]]))
+    for i in range(found):
+        at, place = answer[i], work.best[i]
+        share = np.float64(score[place])
+        if not by_outcome:
+            share = np.exp(np.float64(score[place] - score[work.best[0]]))
+        at.row = chosen[place]
+        at.share = share / max(total, 1e-300)
+        at.popularity = _read(weight[chosen[place], SCORED_LIFE] / peak)
+        at.neighbours = at.transitions = at.content = 0.0
+        if place < kept:  # else no source has named it
+            named = work.candidate[place]
+            at.neighbours = _read(column[KNN, named] / max(largest[KNN], TINY))
+            at.transitions = _read(work.value[named] / following)
+            at.content = _read(column[CONTENT, named] / max(largest[CONTENT], TINY))
+    return found
+
+
+@jit
+def _read(part: float) -> float:
+    """Round a part of 1 as people read it."""
+    return float(np.floor(part * 1e4 + 0.5) / 1e4)
+
+
 @jit_brief_counted
 def _answer(
     handle: Handle,
@@ -55,50 +121,13 @@ def _answer(
     anonymous: int,
     now: float,
     most: int,
+    k: int,
     hidden: NDArray[np.bool_],
     excluded: NDArray[np.int32],
-) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Rank for a user row, or for the `anonymous` items in the workspace where it is negative.
-
-    Returns item rows (n,) best first, softmax shares (n,) and each source's part (n, PARTS).
-    """
+) -> int:
+    """Call `_rank_for` with what a handle refers to."""
     history, models, blend, work = handle.state
-    asked = Asked(anonymous, anonymous, now, -1)
-    if user >= 0:
-        asked = ask_user(history, work, user, now)
-    touched = _drop(work, gather(models, work, asked), hidden, excluded)
-    kept = rank(models, blend, work, asked, touched, most)
-    chosen, score, n = work.chosen, work.score[:kept].astype(np.float64), kept
-    if models.outcomes.on[0] != 0:
-        outcomes = models.outcomes
-        if user >= 0:
-            recall(outcomes.past, history, user, now)
-        else:
-            recall_query(outcomes.past, work.query, work.query_kind, anonymous)
-        n = order(outcomes, chosen, work.score, kept, now, hidden, excluded)
-        chosen, score = outcomes.final_item, outcomes.final_score[:n].astype(np.float64)
-    column, largest = work.column, work.largest
-    score_transitions(work, touched)
-    following = max(largest_of(work.value, touched), TINY)
-    weight, top = models.popularity.weight, models.popularity.top[SCORED_LIFE, 0]
-    peak = max(weight[top - 1, SCORED_LIFE], 1e-300) if top > 0 else 1.0
-    best = np.argsort(-score, kind="mergesort")
-    rows = np.empty(n, np.int32)
-    shares = score[best]
-    if n > 0 and models.outcomes.on[0] == 0:
-        shares = np.exp(shares - shares[0])
-    parts = np.zeros((n, len(PARTS)))
-    for i in range(n):
-        rows[i] = chosen[best[i]]
-        if best[i] < kept:  # else no source has named it
-            place = work.candidate[best[i]]
-            parts[i, 0] = column[KNN, place] / max(largest[KNN], TINY)
-            parts[i, 1] = work.value[place] / following
-            parts[i, 3] = column[CONTENT, place] / max(largest[CONTENT], TINY)
-        parts[i, 2] = weight[rows[i], SCORED_LIFE] / peak
-        for j in range(len(PARTS)):
-            parts[i, j] = np.floor(parts[i, j] * 1e4 + 0.5) / 1e4  # of 1, as people read it
-    return rows, shares / max(shares.sum(), 1e-300), parts
+    return _rank_for(history, models, blend, work, user, anonymous, now, most, k, hidden, excluded)
 
 
 class Answers:
@@ -208,24 +237,23 @@ class Answers:
     ) -> list[Recommendation]:
         """Rank, and fill up with what is popular."""
         memory = self.memory
-        rows, shares, parts = _answer(
+        found = _answer(
             memory.handle,
             user,
             asked,
             now,
             min(max(self.candidates, k), len(memory.work.candidate)),
+            k,
             self.catalogue.hidden,
             excluded,
         )
-        ids = memory.items.ids
+        ids, answer = memory.items.ids, memory.work.answer[:found]
         best: list[Recommendation] = []
-        for row, share, part in zip(
-            rows[:k].tolist(), shares[:k].tolist(), parts[:k].tolist(), strict=True
-        ):
-            sources = {name: p for name, p in zip(PARTS, part, strict=True) if p > 0.0}
+        for row, share, *parts in answer.tolist():
+            sources = {name: part for name, part in zip(PARTS, parts, strict=True) if part > 0.0}
             best.append(Recommendation(ids[row], share, sources))
         if len(best) < k:
-            shown = np.concatenate([excluded, rows])
+            shown = np.concatenate([excluded, answer["row"]])
             for row in self._popular(k - len(best), shown, SCORED_LIFE):
                 best.append(Recommendation(ids[row], 0.0, {}))
         return best

@@ -24,12 +24,14 @@ from learners.sources.rings import NeighboursState
 from learners.sources.shelves import ContentState
 from learners.sources.transitions import TransitionsState
 from learners.store.history import MOST_QUERY
+from learners.store.rows import Records
 from learners.store.sessions import Sessions
 from learners.vector import find, largest_of, total_of
 
 __all__ = [
     "COLUMNS",
     "FEATURES",
+    "PARTS",
     "Asked",
     "Models",
     "Workspace",
@@ -54,6 +56,12 @@ POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
 HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
 FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + 3 + HALF_LIVES + 2 + 6 + 4
+
+
+PARTS = ("neighbours", "transitions", "popularity", "content")  # of an answer's item, at most 1
+ANSWER = np.dtype(
+    [("row", np.int64), ("share", np.float64), *((part, np.float64) for part in PARTS)]
+)
 
 
 def first_weights() -> NDArray[np.float32]:
@@ -103,6 +111,8 @@ class Workspace(NamedTuple):
     feature: NDArray[np.float32]  # (FEATURES, most)
     hidden: NDArray[np.float32]  # (most, units)
     score: NDArray[np.float32]  # (most,)
+    best: NDArray[np.int32]  # (most,) places of an answer's items
+    answer: Records  # (most,) ANSWER, best first
 
 
 class Asked(NamedTuple):
@@ -154,6 +164,8 @@ def make_workspace(
         feature=np.zeros((FEATURES, most), np.float32),
         hidden=np.zeros((most, hidden_units), np.float32),
         score=np.zeros(most, np.float32),
+        best=np.zeros(most, np.int32),
+        answer=np.zeros(most, ANSWER),
     )
 
 

@@ -32,7 +32,7 @@ from learners.ranks import (
     score_neighbours,
     score_transitions,
 )
-from learners.selection import keep_best
+from learners.selection import best_places
 from learners.sources import neighbours
 from learners.store.history import MOST_QUERY
 
@@ -110,13 +110,7 @@ def sorted_best(
 ) -> int:
     """Write the items of the best of n values, best first; return how many `best` (k,) holds."""
     places = np.empty(len(best), np.int32)
-    kept = keep_best(value, n, len(best), places)
-    for i in range(kept):
-        at, place = i, places[i]
-        while at > 0 and value[places[at - 1]] < value[place]:
-            places[at] = places[at - 1]
-            at -= 1
-        places[at] = place
+    kept = best_places(value, n, len(best), places)
     for i in range(kept):
         best[i] = item[places[i]]
     return kept

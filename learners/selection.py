@@ -1,4 +1,4 @@
-"""The k best of many, without sorting or moving them."""
+"""The k best of many, without sorting the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from learners.jit import jit
 
-__all__ = ["keep_best", "kth_largest"]
+__all__ = ["best_places", "keep_best", "kth_largest"]
 
 SIGN = np.int32(31)
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -75,4 +75,17 @@ def keep_best(values: NDArray[np.float32], n: int, k: int, places: NDArray[np.in
             ties -= tied
             places[kept] = i
             kept += 1
+    return kept
+
+
+@jit
+def best_places(values: NDArray[np.float32], n: int, k: int, places: NDArray[np.int32]) -> int:
+    """Write the places of the k best of the first n values, best first; return how many."""
+    kept = keep_best(values, n, k, places)
+    for i in range(kept):
+        at, place = i, places[i]
+        while at > 0 and values[places[at - 1]] < values[place]:
+            places[at] = places[at - 1]
+            at -= 1
+        places[at] = place
     return kept
