@@ -119,8 +119,15 @@ class Api(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http" or not await self.first.is_answered(scope, send):
+        body = self.at_once(scope)
+        if body is None:
             await super().__call__(scope, receive, send)
+        else:
+            await recommend.send_json(send, body)
+
+    def at_once(self, scope: Scope) -> bytes | None:
+        """Answer a request that nobody has to wait for; JSON, `None` for any other request."""
+        return self.first.at_once(scope) if scope["type"] == "http" else None
 
 
 def _app() -> Api:

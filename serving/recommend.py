@@ -27,15 +27,25 @@ from learners.base import Recommendation
 from learners.explore import Slots
 from serving.live import Serving
 from serving.web.answers import AnonymousEvent, AnonymousEvents, AnonymousQuery, Answer, json
-from serving.web.errors import Refusal, broken, invalid
+from serving.web.errors import Refusal, invalid
 from serving.web.limits import K_DEFAULT, K_MAX, exclusions, has_body, id_in_bounds, read_json
 from serving.web.openapi import After, ItemPath, accepts, answers
 from streams.events import Impression
 
-__all__ = ["ANONYMOUS", "Ask", "Impressions", "RecommendToUser", "add_routes", "as_of", "parse_ask"]
+__all__ = [
+    "ANONYMOUS",
+    "Ask",
+    "Impressions",
+    "RecommendToUser",
+    "add_routes",
+    "as_of",
+    "parse_ask",
+    "send_json",
+]
 
 ANONYMOUS = "anonymous"
 PREFIX = "/recommend/"
+FAILED = "everlearn.failed"  # key of a scope: why the answer could not be made at once
 
 Exclude = Annotated[str, Query(description="leave out items `seen`, `bought` or `seen,bought`")]
 
@@ -109,37 +119,42 @@ class RecommendToUser:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that the framework has routed."""
+        if FAILED in scope:
+            raise scope[FAILED]
         body = await self.answer(scope["path_params"]["user"], scope["query_string"])
-        await _send_json(send, body)
+        await send_json(send, body)
 
-    async def is_answered(self, scope: Scope, send: Send) -> bool:
-        """Answer before the framework, whose way takes as long as the answer itself.
+    def at_once(self, scope: Scope) -> bytes | None:
+        """Answer without the framework, whose way takes as long as the answer itself.
 
-        Whatever is not the plain case, or is refused, is left to that way, and nothing is sent.
+        `None` for whatever is not the plain case, or fails: that is left to the framework.
         """
         path = scope.get("path", "")
         if not path.startswith(PREFIX) or scope["method"] != "GET" or "\ufffd" in path:
-            return False
+            return None
+        if FAILED in scope:
+            return None
         if b"after" in scope["query_string"] or b"%" in scope["query_string"] or has_body(scope):
-            return False  # to wait may fail, and nobody should wait twice
+            return None  # to wait may fail, and nobody should wait twice
         try:
-            body = await self.answer(path[len(PREFIX) :], scope["query_string"])
+            return self.answer_now(path[len(PREFIX) :], parse_ask(scope["query_string"]))
         except Refusal:
-            return False
+            return None
         except Exception as error:
-            failed = await broken(Request(scope), error)
-            await _send_json(send, bytes(failed.body), failed.status_code)
-            return True
-        await _send_json(send, body)
-        return True
+            scope[FAILED] = error  # is raised where it is told
+            return None
 
     async def answer(self, user: str, query: bytes) -> bytes:
-        """The answer as JSON, its impression published."""
-        serving = self.serving
-        id_in_bounds("user", user)
+        """The answer as JSON, once what it must know is learnt."""
         ask = parse_ask(query)
         if ask.after is not None:
-            await serving.wait(ask.after)
+            await self.serving.wait(ask.after)
+        return self.answer_now(user, ask)
+
+    def answer_now(self, user: str, ask: Ask) -> bytes:
+        """The answer as JSON, its impression published."""
+        id_in_bounds("user", user)
+        serving = self.serving
         started = time.perf_counter()
         impression_id = self.impressions.next_id()
         slots = Slots(self.impressions.share, impression_id) if self.impressions.share else None
@@ -155,10 +170,11 @@ def _explored(items: Sequence[Recommendation]) -> dict[str, float] | None:
     return found or None
 
 
-async def _send_json(send: Send, body: bytes, status: int = 200) -> None:
+async def send_json(send: Send, body: bytes) -> None:
+    """Send an answer by ASGI."""
     length = str(len(body)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", length)]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

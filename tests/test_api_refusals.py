@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
+import threading
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -264,3 +266,21 @@ def test_a_twisted_request_is_answered(node: Node, request_line: bytes) -> None:
         status = wire.makefile("rb").readline()
     assert status.startswith(b"HTTP/1.1 ")
     assert not status.startswith(b"HTTP/1.1 5"), status
+
+
+def test_many_requests_in_one_piece_are_answered_in_their_order(node: Node) -> None:
+    node.send(*(click(user="ada", item=f"item-{i}") for i in range(12)))
+    node.learn()
+    url = node.client.base_url
+    paths = [f"/recommend/ada?k={1 + i % 9}" if i % 50 else "/health/live" for i in range(2_000)]
+    asked = "".join(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n" for path in paths)
+    asked += "GET /recommend/ada?k=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((url.host, url.port or 80), timeout=30) as wire:
+        sender = threading.Thread(target=wire.sendall, args=(asked.encode(),))
+        sender.start()
+        answers = wire.makefile("rb").read()
+        sender.join()
+    parts = answers.split(b"HTTP/1.1 200 OK")[1:]
+    bodies = [json.loads(part.split(b"\r\n\r\n", 1)[1]) for part in parts]
+    sizes = [len(body["items"]) if "items" in body else "live" for body in bodies]
+    assert sizes == [1 + i % 9 if i % 50 else "live" for i in range(2_000)] + [1]

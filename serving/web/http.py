@@ -12,12 +12,13 @@ from typing import Any, cast
 import structlog
 import uvicorn
 from mode import Service
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from learners.errors import SettingsError
 
 __all__ = ["HttpServer", "bind"]
 
+STATUS = b"HTTP/1.1 200 OK\r\n"
 STOP_SECONDS = 3
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection to a server
 
@@ -82,11 +83,26 @@ class _Corked:
         return getattr(self._transport, name)
 
 
-class _WholeAnswers(HttpToolsProtocol):
+class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Hand a new connection to the answers."""
         super().connection_made(transport)
         self.transport = cast(asyncio.Transport, _Corked(transport, self.loop))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Answer at once what the app can: a task and its way through ASGI cost as much again."""
+        body = None
+        plain = cycle.keep_alive and not cycle.waiting_for_100_continue and not self.pipeline
+        if plain and hasattr(app, "at_once"):
+            body = app.at_once(cycle.scope)
+        if body is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        head = [STATUS, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)]
+        head += [b"%b: %b\r\n" % header for header in cycle.default_headers]
+        self.transport.write(b"".join([*head, b"\r\n", body]))
+        cycle.response_started = cycle.response_complete = True
+        cycle.on_response()
 
 
 class HttpServer(Service):
@@ -106,7 +122,7 @@ class HttpServer(Service):
         self.server = _Server(
             uvicorn.Config(
                 app,
-                http=_WholeAnswers,
+                http=_Protocol,
                 ws="none",
                 lifespan="off",
                 access_log=False,
