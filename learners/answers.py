@@ -87,7 +87,7 @@ def _rank_for(
     following = max(largest_of(work.value, touched), TINY)
     weight, top = models.popularity.weight, models.popularity.top[SCORED_LIFE, 0]
     peak = max(weight[top - 1, SCORED_LIFE], 1e-300) if top > 0 else 1.0
-    found = best_places(score, n, min(k, n), work.best)
+    found = best_places(score, n, min(k, n, len(work.best)), work.best)
     total = 0.0
     for i in range(n):
         total += score[i] if by_outcome else np.exp(np.float64(score[i] - score[work.best[0]]))

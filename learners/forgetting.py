@@ -6,7 +6,8 @@ ever. So forgetting is raised by a known amount and has settled when it is done.
 faster for a while: Adagrad's sums of squares (Duchi, Hazan and Singer 2011, the steps' lengths) are
 taken down, and grow again by themselves.
 
-- overall: transitions and neighbours forget, the blend quickens;
+- overall: transitions and neighbours forget, the blend quickens; r moves by slow half-lives, so
+  what transitions count at the fast one is as good as gone;
 - in a category: what follows its items, and what goes before them, is forgotten;
 - in a segment of users: the blend quickens; what items follow what is everybody's.
 

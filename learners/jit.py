@@ -14,6 +14,7 @@ needs the count, and says so; numba refuses to compile it otherwise.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,6 +44,7 @@ __all__ = [
     "prefetch",
 ]
 
+IMPORTED = re.compile(rb"^from ((?:learners|streams)\.[\w.]+) import", re.MULTILINE)
 P = ParamSpec("P")
 R = TypeVar("R")
 LINE = 16  # 32-bit values in a cache line, which is what `prefetch` asks for
@@ -61,12 +63,15 @@ def cache_folder() -> Path:
 
 
 def _sources() -> list[Path]:
-    """Find the modules that hold kernels."""
+    """Find the modules that hold kernels, and those whose constants they read."""
     packages = Path(__file__).parents[1]
     modules = sorted(
         path for name in ("learners", "streams") for path in (packages / name).rglob("*.py")
     )
-    return [path for path in modules if b"@jit" in path.read_bytes()]
+    kernels = [path.read_bytes() for path in modules if b"@jit" in path.read_bytes()]
+    read = {name for text in kernels for name in IMPORTED.findall(text)}
+    named = {packages.joinpath(*name.decode().split(".")).with_suffix(".py") for name in read}
+    return [path for path in modules if path in named or b"@jit" in path.read_bytes()]
 
 
 def _use_cache() -> None:

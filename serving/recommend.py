@@ -1,8 +1,8 @@
 """Lists of items for a user, a visitor without an id, beside an item, and for everybody.
 
 `GET /recommend/{user}` is asked most, so it is a plain ASGI endpoint: no request object, no
-dependencies, msgspec for the answer; `serving.api` asks it before the framework. It is documented
-in `serving.web.openapi`.
+dependencies, msgspec for the answer; the protocol (`serving.web.http`) and `serving.api` ask it
+before the framework. It is documented in `serving.web.openapi`.
 """
 
 from __future__ import annotations

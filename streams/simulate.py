@@ -110,7 +110,7 @@ class Api:
         if body is None:
             return None
         try:
-            answer = msgspec.json.decode(body, type=_Answer)
+            answer = ANSWERS.decode(body)
         except msgspec.DecodeError:
             self.problem = "its answer is no list of items"
             return None
@@ -159,6 +159,10 @@ class _AnswerItem(msgspec.Struct):
 class _Answer(msgspec.Struct):
     impression_id: str
     items: list[_AnswerItem]
+
+
+# Made here: two threads that need it first at the same time may crash the interpreter.
+ANSWERS = msgspec.json.Decoder(_Answer)
 
 
 def check_pace(rate: float, seconds: float | None = None, events: int | None = None) -> None:

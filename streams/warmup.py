@@ -76,5 +76,5 @@ if __name__ == "__main__":
     import time
 
     started = time.perf_counter()
-    warm_up(lambda text: print(text, flush=True))
+    warm_up(lambda text: print(text, flush=True), explores=True)
     print(f"kernels ready after {time.perf_counter() - started:.0f} s", flush=True)

@@ -75,6 +75,11 @@ class _Corked:
             written, self._written = self._written, []
             self._transport.write(b"".join(written))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was written in this turn of the loop."""
+        return not self._written
+
     def close(self) -> None:
         self._send()
         self._transport.close()
@@ -84,18 +89,23 @@ class _Corked:
 
 
 class _Protocol(HttpToolsProtocol):
+    corked: _Corked
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Hand a new connection to the answers."""
         super().connection_made(transport)
-        self.transport = cast(asyncio.Transport, _Corked(transport, self.loop))
+        self.corked = _Corked(transport, self.loop)
+        self.transport = cast(asyncio.Transport, self.corked)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Answer at once what the app can: a task and its way through ASGI cost as much again."""
         body = None
         plain = cycle.keep_alive and not cycle.waiting_for_100_continue and not self.pipeline
-        if plain and hasattr(app, "at_once"):
-            body = app.at_once(cycle.scope)
+        # One answer a turn of the loop, to somebody who reads: the others queue up as tasks.
+        if plain and self.corked.is_idle and not self.flow.write_paused:
+            body = app.at_once(cycle.scope) if hasattr(app, "at_once") else None
         if body is None:
+            self._unset_keepalive_if_required()  # that of an answer in this very turn
             super()._start_asgi_task(cycle, app)
             return
         head = [STATUS, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)]
