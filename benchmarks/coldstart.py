@@ -27,6 +27,7 @@ from learners.base import PURCHASE, Batch, EngineConfig
 from learners.engine import Engine
 from learners.errors import DataError
 from learners.evaluate import Prequential
+from learners.prequential import Events, Tested
 from learners.ranks import BLEND, CONTENT, LIST
 from streams.datasets import load_dataset
 from streams.shop import Shop, ShopConfig
@@ -49,16 +50,10 @@ class _Ranks(Prequential):
         super().__init__(items)
         self.kept: list[NDArray[np.float64]] = []
 
-    def record(
-        self,
-        rank: NDArray[np.float64],
-        valid: NDArray[np.bool_],
-        kind: NDArray[np.uint8],
-        time: NDArray[np.float64],
-        events_before: int,
-    ) -> None:
-        super().record(rank, valid, kind, time, events_before)
-        self.kept.append(np.where(valid[:, None], rank[:, [BLEND, CONTENT]], np.nan))
+    def record_all(self, tested: Tested, events: Events, events_before: int) -> None:
+        super().record_all(tested, events, events_before)
+        ranks = tested.rank[:, [BLEND, CONTENT]]
+        self.kept.append(np.where(tested.valid[:, None], ranks, np.nan))
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from learners.engine import Engine
 from learners.handle import Handle
 from learners.jit import jit_counted
 from learners.prequential import Events, Tested, ask_user, make_tested, rank
-from learners.ranks import BLEND, SOURCES, note_ranks
+from learners.ranks import BLEND, SOURCES, Ranking, note_ranks
 from learners.sources import shelves
 from learners.sources.content import listing_of
 from learners.store.history import append, begin
@@ -41,20 +42,21 @@ def _look_on(handle: Handle, events: Events, tested: Tested, gap_seconds: float,
             asked = ask_user(history, work, user, max(time, history.head[user].last))
             touched = gather(models, work, asked)
             kept = rank(models, blend, work, asked, touched, most)
-            note_ranks(models, work, touched, kept, item, tested.rank[i], tested.covered)
+            final = Ranking(work.chosen, work.score, kept)
+            note_ranks(models, work, touched, kept, final, item, tested.rank[i], tested.covered)
         append(history, user, item, events.kind[i], time)
     shelves.list_until(models.content, events.listing, listed, len(events.item))
 
 
-class Contestant:
+class Contestant(ABC):
     """What meets the batches of a story; `learn` returns (hits at 20, targets) of a batch."""
 
     def __init__(self, config: EngineConfig, scenario: Scenario) -> None:
         self.engine = Engine(config)
 
+    @abstractmethod
     def learn(self, batch: Batch) -> tuple[int, int]:
         """Test a batch event by event, and learn what the method learns."""
-        raise NotImplementedError
 
     def lists(self, users: Sequence[str]) -> list[list[str]]:
         """Lists of LIST items for some users, as asked after the batch."""

@@ -88,28 +88,32 @@ def _rank_for(
     weight, top = models.popularity.weight, models.popularity.top[SCORED_LIFE, 0]
     peak = max(weight[top - 1, SCORED_LIFE], 1e-300) if top > 0 else 1.0
     found = best_places(score, n, min(k, n, len(work.best)), work.best)
+    best = score[work.best[0]] if found > 0 else np.float32(0.0)
     total = 0.0
     for i in range(n):
-        total += score[i] if by_outcome else np.exp(np.float64(score[i] - score[work.best[0]]))
+        total += _weight(score[i], best, by_outcome)
     for i in range(found):
         at, place = answer[i], work.best[i]
-        share = np.float64(score[place])
-        if not by_outcome:
-            share = np.exp(np.float64(score[place] - score[work.best[0]]))
         at.row = chosen[place]
-        at.share = share / max(total, 1e-300)
-        at.popularity = _read(weight[chosen[place], SCORED_LIFE] / peak)
+        at.share = _weight(score[place], best, by_outcome) / max(total, 1e-300)
+        at.popularity = _rounded(weight[chosen[place], SCORED_LIFE] / peak)
         at.neighbours = at.transitions = at.content = 0.0
         if place < kept:  # else no source has named it
             named = work.candidate[place]
-            at.neighbours = _read(column[KNN, named] / max(largest[KNN], TINY))
-            at.transitions = _read(work.value[named] / following)
-            at.content = _read(column[CONTENT, named] / max(largest[CONTENT], TINY))
+            at.neighbours = _rounded(column[KNN, named] / max(largest[KNN], TINY))
+            at.transitions = _rounded(work.value[named] / following)
+            at.content = _rounded(column[CONTENT, named] / max(largest[CONTENT], TINY))
     return found
 
 
 @jit
-def _read(part: float) -> float:
+def _weight(score: np.float32, best: np.float32, by_outcome: bool) -> float:
+    """Return what a score counts in an answer: itself by outcome, else its part of a softmax."""
+    return float(score) if by_outcome else float(np.exp(np.float64(score - best)))
+
+
+@jit
+def _rounded(part: float) -> float:
     """Round a part of 1 as people read it."""
     return float(np.floor(part * 1e4 + 0.5) / 1e4)
 

@@ -88,7 +88,7 @@ def _record(
         books.faded_weight[0] = FADING * books.faded_weight[0] + 1.0
         for source in range(rank.shape[1]):
             r = rank[i, source]
-            listed = r <= 20.0
+            listed = r <= LIST
             figures[HR10] = r <= 10.0
             figures[HR20] = listed
             figures[MRR20] = 1.0 / r if listed else 0.0
@@ -111,7 +111,7 @@ def _record_value(
         if valid[i] and kind[i] == PURCHASE and value[i] > 0.0 and np.isfinite(value[i]):
             books[-1] += value[i]
             for source in range(rank.shape[1]):
-                books[source] += value[i] * (rank[i, source] <= 20.0)
+                books[source] += value[i] * (rank[i, source] <= LIST)
 
 
 class Prequential:

@@ -129,13 +129,13 @@ class Watch:
         memory, half_lives = self._memory, self._config.drift_half_lives
         overall = any(alarm.where == OVERALL for alarm in alarms)
         categories = {alarm.category for alarm in alarms if alarm.category is not None}
-        rows = self._catalogue.rows_of(categories)  # only this thread writes what is read here
+        # Only this thread writes what is read here, so it needs no turn; all forgets these, too.
+        rows = self._catalogue.rows_of(() if overall else categories)
         with self._turn:
             if overall:
                 forget_overall(memory, half_lives)
-            else:
-                following = memory.following.arrays
-                forget_followers(following, rows, half_lives, self._turn.let_through)
+            following = memory.following.arrays
+            forget_followers(following, rows, half_lives, self._turn.let_through)
             if overall or any(alarm.category is None for alarm in alarms):
                 quicken(memory.blend)
 

@@ -28,6 +28,7 @@ from learners.ranks import (
     POPULARITY,
     SCORED_LIFE,
     TRANSITIONS,
+    Ranking,
     note_ranks,
     score_neighbours,
     score_transitions,
@@ -97,8 +98,9 @@ def test_frozen(
         asked = _ask_before(work, clicks, targets[t])
         touched = gather(models, work, asked)
         kept = rank(models, blend, work, asked, touched, most)
+        final = Ranking(work.chosen, work.score, kept)
         item = clicks.item[targets[t]]
-        target = note_ranks(models, work, touched, kept, item, ranks[t], covered)
+        target = note_ranks(models, work, touched, kept, final, item, ranks[t], covered)
         if target >= 0:
             scorer.score(learner, work.feature, kept, work.hidden, work.score)
             scorer.learn_one(learner, work.feature, kept, work.hidden, work.score, target)

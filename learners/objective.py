@@ -18,7 +18,7 @@ from learners.past import base_rate, describe_item, value_of
 from learners.selection import kth_largest
 from learners.vector import find
 
-__all__ = ["order", "rank_of"]
+__all__ = ["order"]
 
 FLOOR = 10
 
@@ -90,24 +90,3 @@ def order(
         worth = purchase + value * value_of(books, item[c]) if value > 0.0 else purchase
         final[c] = np.float32(click * share + later * bought * worth)
     return n
-
-
-@jit
-def rank_of(outcomes: OutcomesState, n: int, item: int, covered: NDArray[np.uint8]) -> float:
-    """Mean rank of an item in the final ranking of n, infinity where it is none of them.
-
-    Marks the first 20 in `covered` (items,).
-    """
-    final = outcomes.final_score
-    least = kth_largest(final, n, 20) if n > 20 else np.float32(-np.inf)
-    for c in range(n):
-        if final[c] >= least:
-            covered[outcomes.final_item[c]] = 1
-    place = find(outcomes.final_item, 0, n, item)
-    if place < 0 or not np.isfinite(final[place]):
-        return np.inf
-    above = equal = 0
-    for c in range(n):
-        above += final[c] > final[place]
-        equal += final[c] == final[place]
-    return above + (equal + 1) / 2

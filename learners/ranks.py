@@ -6,6 +6,8 @@ candidates. Ties count at their mean rank.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ __all__ = [
     "LIST",
     "SCORED_LIFE",
     "SOURCES",
+    "Ranking",
     "note_ranks",
     "score_neighbours",
     "score_transitions",
@@ -29,6 +32,14 @@ SOURCES = ("blend", "neighbours", "transitions", "popularity", "factors", "conte
 BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS, CONTENT = range(6)
 LIST = 20  # length of the lists whose coverage is counted
 SCORED_LIFE = 2  # the half-life by which popularity is judged as a source
+
+
+class Ranking(NamedTuple):
+    """Items and their scores, in no order; the first n count."""
+
+    item: NDArray[np.int32]
+    score: NDArray[np.float32]
+    n: int
 
 
 @jit
@@ -80,24 +91,19 @@ def _cover(work: Workspace, covered: NDArray[np.uint8], touched: int) -> None:
 
 
 @jit
-def _candidate_rank(
-    work: Workspace,
-    score: NDArray[np.float32],
-    kept: int,
-    covered: NDArray[np.uint8],
-    target: int,
-) -> float:
-    """Rank of a candidate among the candidates; a miss where it is none."""
-    chosen = work.chosen
-    least = kth_largest(score, kept, LIST) if kept > LIST else np.float32(-np.inf)
-    for c in range(kept):
-        covered[chosen[c]] |= score[c] >= least and score[c] > -np.inf
-    if target < 0 or not np.isfinite(score[target]):
+def _rank_in(ranking: Ranking, item: int, covered: NDArray[np.uint8]) -> float:
+    """Mean rank of an item in a ranking, a miss where it is not in it; marks its LIST best."""
+    items, score, n = ranking.item, ranking.score, ranking.n
+    least = kth_largest(score, n, LIST) if n > LIST else np.float32(-np.inf)
+    for i in range(n):
+        covered[items[i]] |= score[i] >= least and score[i] > -np.inf
+    place = find(items, 0, n, item)
+    if place < 0 or not np.isfinite(score[place]):
         return np.inf
     above = equal = 0
-    for c in range(kept):
-        above += score[c] > score[target]
-        equal += score[c] == score[target]
+    for i in range(n):
+        above += score[i] > score[place]
+        equal += score[i] == score[place]
     return above + (equal + 1) / 2
 
 
@@ -107,28 +113,27 @@ def note_ranks(
     work: Workspace,
     touched: int,
     kept: int,
+    final: Ranking,
     item: int,
     ranks: NDArray[np.float64],
     covered: NDArray[np.uint8],
 ) -> int:
-    """Note where each source, and the blend that has just scored, rank an item.
+    """Note where each source ranks an item, and where the `final` ranking does, the blend's.
 
-    Where purchases or value are an objective, the blend's place is left to the caller. Fills
-    `ranks` (sources,) and marks the lists in `covered` (sources, items); returns the item's place
-    among the candidates, -1 where it is none.
+    Fills `ranks` (sources,) and marks the lists in `covered` (sources, items); returns the item's
+    place among the candidates, -1 where it is none.
     """
-    target = find(work.chosen, 0, kept, item)
+    chosen = work.chosen
     popular, listed = models.popularity, models.content
     seen = popular.seen[0] + listed.book[shelves.FRESH]
-    if models.outcomes.on[0] == 0:  # else the final ranking is another one
-        ranks[BLEND] = _candidate_rank(work, work.score, kept, covered[BLEND], target)
-    ranks[FACTORS] = _candidate_rank(work, work.factor, kept, covered[FACTORS], target)
+    ranks[BLEND] = _rank_in(final, item, covered[BLEND])
+    ranks[FACTORS] = _rank_in(Ranking(chosen, work.factor, kept), item, covered[FACTORS])
     ranks[CONTENT] = np.inf
     if work.content.tokens[0] > 0:
         similarity = work.similarity
         for c in range(kept):
             similarity[c] = similarity[c] if similarity[c] > 0.0 else -np.inf
-        ranks[CONTENT] = _candidate_rank(work, similarity, kept, covered[CONTENT], target)
+        ranks[CONTENT] = _rank_in(Ranking(chosen, similarity, kept), item, covered[CONTENT])
     for source in (NEIGHBOURS, TRANSITIONS):
         ranks[source] = source_rank(work, source, touched, item, seen)
         _cover(work, covered[source], touched)
@@ -138,4 +143,4 @@ def note_ranks(
             covered[POPULARITY, popular.top[SCORED_LIFE, place] - 1] = 1
     if popular.item[item].events == 0 and listed.status[item] == 0:
         ranks[:] = np.inf
-    return target
+    return find(chosen, 0, kept, item)

@@ -138,10 +138,8 @@ class RecommendToUser:
             return None  # to wait may fail, and nobody should wait twice
         try:
             return self.answer_now(path[len(PREFIX) :], parse_ask(scope["query_string"]))
-        except Refusal:
-            return None
         except Exception as error:
-            scope[FAILED] = error  # is raised where it is told
+            scope[FAILED] = error  # is raised, once, where it is told
             return None
 
     async def answer(self, user: str, query: bytes) -> bytes:

@@ -74,14 +74,11 @@ def test_a_stopped_node_goes_on_where_it_stood(
         tmp_path, broker=embedded_broker.address, engine=SMALL, checkpoint_seconds=3600
     )
     node.start().until_reading()
-    time.sleep(0.2)  # it learns meanwhile, or not: the last checkpoint says how far it came
-    assert node.stop() == 0
-    between = node.manifest()["events"]
+    assert node.stop() == 0  # however far it came
     more = publish(embedded_broker, 2000, seed=1)
     node.settings["checkpoint_seconds"] = 0.2
     node.start().until_learnt(more.books.ends)
     assert node.stop() == 0
-    assert 0 <= between <= 3000
     assert node.manifest()["events"] == 5000
     counts = {label: sums["count"] for label, sums in node.manifest()["ledger"].items()}
     for label, sums in first.books.ledger.items():

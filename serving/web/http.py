@@ -12,13 +12,16 @@ from typing import Any, cast
 import structlog
 import uvicorn
 from mode import Service
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from learners.errors import SettingsError
 
 __all__ = ["HttpServer", "bind"]
 
-STATUS = b"HTTP/1.1 200 OK\r\n"
 STOP_SECONDS = 3
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection to a server
 
@@ -108,7 +111,8 @@ class _Protocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()  # that of an answer in this very turn
             super()._start_asgi_task(cycle, app)
             return
-        head = [STATUS, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)]
+        length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        head = [STATUS_LINE[200], length]
         head += [b"%b: %b\r\n" % header for header in cycle.default_headers]
         self.transport.write(b"".join([*head, b"\r\n", body]))
         cycle.response_started = cycle.response_complete = True
