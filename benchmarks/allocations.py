@@ -19,7 +19,7 @@ from pathlib import Path
 import memray
 
 from benchmarks.data import Crowd, message_of, recorded
-from benchmarks.growth import NEVER
+from benchmarks.growth import NEVER, SHARE
 from benchmarks.methods import settings_of
 from benchmarks.rows import ROOT, Row, make_row
 from learners.engine import Engine
@@ -39,7 +39,7 @@ NAMED = 3  # places of a row
 def run(
     *, crowd: Crowd, history: int, batches: int, queries: int, say: Callable[[str], None]
 ) -> Iterator[Row]:
-    """Yield the rows `decode`, `learn`, `learn_tested_in_16` and `recommend`.
+    """Yield the rows `decode`, `learn`, `learn_tested_in_32` and `recommend`.
 
     Parameters
     ----------
@@ -69,8 +69,8 @@ def run(
     yield _row("decode", lambda: [gate.decode(records) for records in plain], n)
     engine.config = replace(sampled, evaluate_one_in=NEVER)
     yield _row("learn", _learning(engine, gate, plain), n)
-    engine.config = replace(sampled, evaluate_one_in=16)
-    yield _row("learn_tested_in_16", _learning(engine, gate, tested), n)
+    engine.config = replace(sampled, evaluate_one_in=SHARE)
+    yield _row(f"learn_tested_in_{SHARE}", _learning(engine, gate, tested), n)
     yield _row("recommend", lambda: [engine.recommend(user) for user in users], len(users))
 
 

@@ -21,11 +21,12 @@ from learners.base import Batch, EngineConfig
 from learners.engine import Engine
 from streams.warmup import warm_up
 
-__all__ = ["NEVER", "SIZES", "learn_figures", "run"]
+__all__ = ["NEVER", "SHARE", "SIZES", "learn_figures", "run"]
 
 SIZES = (10_000, 100_000, 1_000_000)
 TARGET_RATIO = 1.5
 NEVER = 2**62  # evaluate one event in so many
+SHARE = EngineConfig().evaluate_one_in
 CLICKS_AN_ITEM = 8
 JUDGED = ("learn_us", "learn_tested_us", "kernel_us", "recommend_median_us")
 
@@ -101,7 +102,7 @@ def _measure(
         "queries": len(known),
         **learn_figures(engine, [next(coming) for _ in range(batches)]),
     }
-    engine.config = replace(engine.config, evaluate_one_in=EngineConfig().evaluate_one_in)
+    engine.config = replace(engine.config, evaluate_one_in=SHARE)
     tested = learn_figures(engine, list(coming))
     figures |= {name.replace("learn", "learn_tested"): value for name, value in tested.items()}
     figures |= stage_microseconds(engine, known, runs)

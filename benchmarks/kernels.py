@@ -21,7 +21,7 @@ import xxhash
 
 from benchmarks.asking import query_figures, stage_microseconds
 from benchmarks.data import LONG_AGO, STEP_SECONDS, Crowd, lead_in
-from benchmarks.growth import NEVER, learn_figures
+from benchmarks.growth import NEVER, SHARE, learn_figures
 from benchmarks.rows import Row, make_row
 from benchmarks.visits import BATCH
 from learners.base import Batch, EngineConfig
@@ -127,7 +127,7 @@ def _query(engine: Engine, users: Sequence[str], runs: int) -> dict[str, float]:
 
 def _learn(engine: Engine, coming: Iterator[Batch], batches: int) -> dict[str, float]:
     """An event that is learnt only, one in a node's mixture, one that is tested and learnt."""
-    shares = {"learn": NEVER, "learn_tested_in_16": 16, "test_and_learn": 1}
+    shares = {"learn": NEVER, f"learn_tested_in_{SHARE}": SHARE, "test_and_learn": 1}
     figures: dict[str, float] = {}
     usual = engine.config
     for name, one_in in shares.items():

@@ -48,7 +48,8 @@ class EngineConfig:
     history_length: int = 24
     session_gap_seconds: float = 1800.0
     dedupe_events: int = 262_144
-    evaluate_one_in: int = 16
+    evaluate_one_in: int = 32
+    blend_warmup_events: int = 32_768
     candidates: int = 100
     hidden_units: int = 16
     blend_rate: float = 0.05

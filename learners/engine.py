@@ -34,7 +34,7 @@ from learners.forgetting import Watch
 from learners.prequential import Events, Tested, make_tested, test_then_learn
 from learners.sources.content import NO_LISTING, listing_of
 from learners.sources.shelves import Listing
-from learners.store.catalogue import Catalogue
+from learners.store.catalogue import Catalogue, Told
 from learners.store.digest import fingerprint_of
 from learners.store.ledger import admit, with_room
 from learners.store.memory import Memory
@@ -164,11 +164,11 @@ class Engine:
             batch.kind[acting],
             batch.timestamp[acting],
             keys_64(Texts.of(batch.session).take(acting)),
-            sampled[acts],
+            (sampled | (count <= self.config.blend_warmup_events))[acts],
             listing,
             batch.value[acting] if len(batch.value) else np.full(len(acting), np.nan, np.float32),
         )
-        self._test_then_learn(events, told)
+        self._test_then_learn(events, sampled[acts], told)
 
     def _list(
         self,
@@ -177,7 +177,7 @@ class Engine:
         rows: NDArray[np.int32],
         acts: NDArray[np.bool_],
         sampled: NDArray[np.bool_],
-    ) -> tuple[Listing, dict[int, str | None]]:
+    ) -> tuple[Listing, Told]:
         """Take item events into the catalogue; return them, and what `Catalogue.take` tells."""
         if acts.all():
             return NO_LISTING, {}
@@ -188,14 +188,14 @@ class Engine:
         after = np.cumsum(acts, dtype=np.int64)[~acts]
         return listing_of(rows[~acts], entries, batch.timestamp[listed], after), told
 
-    def _test_then_learn(self, events: Events, told: Mapping[int, str | None]) -> None:
-        memory = self.memory
+    def _test_then_learn(self, events: Events, sampled: NDArray[np.bool_], told: Told) -> None:
         tested = make_tested(len(events.item), self.evaluation.covered)
         for start, end in self._watch.parts(len(events.item)):
             self._learn_part(events, tested, start, end)
+            tested.valid[start:end] &= sampled[start:end]  # others but teach the blend
             self._watch.look(events, tested, told, start, end)
-        self.evaluation.record_all(tested, events, memory.events)
-        memory.events += len(events.item)
+        self.evaluation.record_all(tested, events, self.memory.events)
+        self.memory.events += len(events.item)
 
     def _learn_part(self, events: Events, tested: Tested, start: int, end: int) -> None:
         while start < end:

@@ -18,7 +18,7 @@ of experiments has what each is worth, and what was tried besides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from learners.drift import OVERALL, Alarm, Drift
 from learners.prequential import Events, Tested
 from learners.ranks import LIST
 from learners.sources.transitions import TransitionsState
-from learners.store.catalogue import Catalogue
+from learners.store.catalogue import Catalogue, Told
 from learners.store.memory import Memory
 from learners.store.turnstile import Turnstile
 
@@ -102,7 +102,7 @@ class Watch:
         self,
         events: Events,
         tested: Tested,
-        told: Mapping[int, str | None],
+        told: Told,
         start: int,
         end: int,
     ) -> None:

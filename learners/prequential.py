@@ -57,7 +57,7 @@ class Events(NamedTuple):
     kind: NDArray[np.uint8]
     time: NDArray[np.float64]  # seconds
     session: NDArray[np.uint64]  # hash of the event's session, 0 for none
-    tested: NDArray[np.bool_]  # chosen for evaluation
+    tested: NDArray[np.bool_]  # ranked before they are learnt; the blend learns from these
     listing: Listing
     value: NDArray[np.float32]  # of a purchase, NaN where it is not told
 

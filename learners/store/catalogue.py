@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from learners.base import CatalogueEntry
 from learners.store.strings import BLOCK_BYTES, SIZE_BITS, Strings
 
-__all__ = ["Catalogue"]
+__all__ = ["Catalogue", "Told"]
+
+Told = Mapping[int, str | None]  # number of a click or purchase -> category of its item by then
 
 USUAL_BYTES = 128  # of an entry: so much is reserved
 Packed = tuple[str | None, float | None, str | None, float | None, bool | None, bool]
@@ -56,7 +58,7 @@ class Catalogue:
         acts: NDArray[np.bool_],
         entries: Iterable[CatalogueEntry],
         asked: NDArray[np.bool_],
-    ) -> dict[int, str | None]:
+    ) -> Told:
         """Go through events in order: enter what they say, note what is asked about meanwhile.
 
         Parameters
@@ -72,9 +74,9 @@ class Catalogue:
 
         Returns
         -------
-        dict
-            Number of a click or purchase, from 0 -> the item's category at that moment; only of
-            items that an event among these tells of. The others' is what `category` says.
+        Told
+            The numbers count from 0, and are those of items that an event among these tells of. The
+            others' category is what `category` says.
         """
         then: dict[int, str | None] = {}
         left, number = iter(entries), np.cumsum(acts) - 1

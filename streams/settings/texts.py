@@ -45,6 +45,8 @@ ENGINE_MEANINGS = {
     "session_gap_seconds": "silence that ends a session where events name none",
     "dedupe_events": "newest event ids remembered, to skip repeated deliveries",
     "evaluate_one_in": "share of events ranked before they are learnt: 1 in this many",
+    "blend_warmup_events": "first clicks and purchases, all of which teach the blend; later, those "
+    "that are evaluated do",
     "candidates": "items that the blend ranks for an answer",
     "hidden_units": "units of the blend's hidden layer",
     "blend_rate": "step length of the blend",
@@ -87,6 +89,7 @@ ENGINE_BOUNDS: dict[str, tuple[float, float]] = {
     "session_gap_seconds": (1, 366 * 86400),
     "dedupe_events": (0, 100_000_000),
     "evaluate_one_in": (1, 1_000_000),
+    "blend_warmup_events": (0, 10**12),
     "candidates": (1, 10_000),
     "hidden_units": (1, 1024),
     "blend_rate": (0, 10),
