@@ -31,7 +31,6 @@ from learners.vector import find, largest_of, total_of
 __all__ = [
     "COLUMNS",
     "FEATURES",
-    "PARTS",
     "Asked",
     "Models",
     "Workspace",
@@ -57,11 +56,8 @@ EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itse
 HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
 FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + 3 + HALF_LIVES + 2 + 6 + 4
 
-
-PARTS = ("neighbours", "transitions", "popularity", "content")  # of an answer's item, at most 1
-ANSWER = np.dtype(
-    [("row", np.int64), ("share", np.float64), *((part, np.float64) for part in PARTS)]
-)
+PARTS = ("share", "neighbours", "transitions", "popularity", "content")  # each at most 1
+ANSWER = np.dtype([("row", np.int64), *((part, np.float64) for part in PARTS)])
 
 
 def first_weights() -> NDArray[np.float32]:

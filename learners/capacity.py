@@ -18,6 +18,7 @@ from learners.base import Source
 from learners.explore import HELD_BYTES
 from learners.explored import STATE_BYTES
 from learners.sources.content import PACKED_BYTES
+from learners.store.strings import NAMED
 from learners.store.vocab import Vocabulary
 from learners.store.xxh3 import MOST_BYTES
 
@@ -28,6 +29,7 @@ __all__ = ["ID_BYTES", "LONGEST_ID_BYTES", "copy_bytes", "parts_of"]
 
 ID_BYTES = 16  # a block, as `strings` hands them out; where it stands counts with the arrays
 LONGEST_ID_BYTES = MOST_BYTES
+NAME_BYTES = 150  # of an id of as many bytes that is kept as a Python string
 ENTRY_BYTES = 80  # in blocks: a category of 12 characters, a title of 28, price and time
 
 
@@ -54,6 +56,7 @@ def parts_of(engine: Engine) -> dict[str, int]:
     parts["evaluation"] = _bytes_of(engine.evaluation, seen)
     parts["catalogue"] = _bytes_of(engine.catalogue, seen)
     parts["catalogue.entries"] = engine.config.items * ENTRY_BYTES
+    parts["items.names"] = min(NAMED, engine.config.items) * NAME_BYTES
     parts["exploration"] = _bytes_of(engine.explorer, seen) + HELD_BYTES
     return {name: size for name, size in parts.items() if size}
 

@@ -82,8 +82,7 @@ class Publisher:
         self.linger_milliseconds = linger_milliseconds
         self.count_delivered = count_delivered
         self.delivered = self.failed = self.dropped = 0
-        self.last_error = ""
-        self.away = ""
+        self.last_error = self.away = ""
         self._put_error = self._given_up = ""  # why the latest messages were
         self._impatient: dict[asyncio.Future[Acknowledged], float] = {}  # its deadline
         self._doubted = False
@@ -137,7 +136,8 @@ class Publisher:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(10.0 if kind is None else 0.0)
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
         """Messages that wait for the broker."""
         return len(self._producer) if self._producer is not None else 0
 
@@ -285,9 +285,9 @@ class Publisher:
 
     def _drain(self, seconds: float) -> int:
         deadline = time.monotonic() + seconds
-        while len(self) and time.monotonic() < deadline:
+        while self.waiting and time.monotonic() < deadline:
             time.sleep(0.001)
-        return len(self)
+        return self.waiting
 
     def _raise_put_error(self) -> None:
         if self._put_error:

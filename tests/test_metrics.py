@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.api import make_api
 from serving.metrics import Metrics
+from streams.broker import free_port
+from streams.publisher import Publisher
 from streams.settings import Settings
 from tests.fakes import EngineWithFigures, LogInMemory, NodeInMemory, learn
 from tests.served import serving
@@ -91,3 +93,17 @@ def test_refused_events_are_counted_by_reason(client: httpx.Client) -> None:
     client.post("/events", json=[{"type": "sale"}, {"type": "sale"}])
     found = samples(client.get("/metrics").text)
     assert value(found, "everlearn_requests_refused_total", reason="unknown_type") == 2
+
+
+def test_impressions_go_out_by_their_own_publisher_idle_or_not(metrics: Metrics) -> None:
+    """It waits for many to share a request, where the other one sends each write at once."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    writes, impressions = Publisher(nowhere).start(), Publisher(nowhere).start()
+    app = make_api(
+        metrics.engine, writes, Settings(), metrics.live, impressions=impressions, metrics=metrics
+    )
+    with serving() as running, running.client(app) as client:
+        assert client.get("/recommend/ann").status_code == 200
+        assert (writes.waiting, impressions.waiting) == (0, 1)
+    impressions.close(0.0)
+    writes.close(0.0)

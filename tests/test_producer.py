@@ -220,7 +220,7 @@ def test_an_impatient_message_does_not_outlast_its_broker() -> None:
         for told in (f"no broker answers at {broker.address}", "nothing is sent"):
             with pytest.raises(DeliveryError, match=told):
                 asyncio.run(publish(publisher))
-        until(lambda: len(publisher) == 0)
+        until(lambda: publisher.waiting == 0)
 
 
 def test_a_publisher_notices_that_its_broker_is_there() -> None:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from learners.jit import jit, jit_brief
 from learners.store.rows import refill
 
-__all__ = ["BLOCK_BYTES", "SIZE_BITS", "Heap", "Strings", "fits", "put"]
+__all__ = ["BLOCK_BYTES", "NAMED", "SIZE_BITS", "Heap", "Strings", "fits", "put"]
 
 BLOCK_BYTES = 16
 WORDS = BLOCK_BYTES // 8
 EXACT = 64  # blocks; longer runs are powers of two
 SIZES = EXACT + 32
 SIZE_BITS = 32
-NAMED = 8192  # texts that are kept as Python's strings, as answers name the same ones again
+NAMED = 32_768  # texts that are kept as Python's strings, as answers name the same ones again
 MOST = (1 << SIZE_BITS) - 1
 
 
