@@ -17,7 +17,7 @@ __all__ = ["run"]
 BOUND_MS = 7.0  # of the 90th percentile, for the highest rate
 FIRST_RATE = 1000.0
 STEP = 1.15
-STEP_SECONDS = 4.0
+STEP_SECONDS = 6.0  # a checkpoint is written in each
 KEPT_UP = 0.98  # share of the asked rate that must have been answered
 
 Figures = dict[str, float]

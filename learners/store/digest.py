@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 __all__ = ["fingerprint_of"]
 
 
 def fingerprint_of(state: Mapping[str, NDArray[np.generic]]) -> str:
-    """Return the digest of a state, 32 hexadecimal digits."""
-    digest = blake2b(digest_size=16)
+    """Return the XXH3 digest of a state, 32 hexadecimal digits: it finds accidents, not forgers."""
+    digest = xxhash.xxh3_128()
     for name in sorted(state):
         array = np.ascontiguousarray(state[name])
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
