@@ -109,6 +109,7 @@ class EngineContestant:
             clicks.time[run],
             session.astype(np.uint64) + np.uint64(1),
             tested,
+            np.zeros(len(tested), np.bool_),
             NO_LISTING,
             np.zeros(len(tested), np.float32),
         )

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.blend import score as score_candidates
-from learners.candidates import choose, gather
+from learners.candidates import gather
 from learners.engine import Engine
 from learners.features import describe
 from learners.handle import Handle
 from learners.jit import jit_counted
 from learners.prequential import ask_user
+from learners.prescore import choose
 
 __all__ = ["STAGES", "query_figures", "stage_microseconds"]
 
@@ -33,7 +34,8 @@ def _ask_all(
     history, models, blend, work = handle.state
     met = 0
     for i in range(len(users)):
-        asked = ask_user(history, work, users[i], now)
+        user = users[i]
+        asked = ask_user(history, work, user, now, int(history.head[user].session_length))
         touched = gather(models, work, asked)
         met += touched
         if stages < 2:

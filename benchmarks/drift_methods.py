@@ -39,7 +39,8 @@ def _look_on(handle: Handle, events: Events, tested: Tested, gap_seconds: float,
         begin(history, user, events.session[i], time, gap_seconds)
         tested.valid[i] = tested.known[i] > 0
         if tested.valid[i]:
-            asked = ask_user(history, work, user, max(time, history.head[user].last))
+            head = history.head[user]
+            asked = ask_user(history, work, user, max(time, head.last), int(head.session_length))
             touched = gather(models, work, asked)
             kept = rank(models, blend, work, asked, touched, most)
             final = Ranking(work.chosen, work.score, kept)
@@ -148,6 +149,7 @@ def look_on(engine: Engine, batch: Batch) -> tuple[int, int]:
         batch.timestamp[acts],
         keys_64([batch.session[place] for place in acts.tolist()]),
         np.ones(n, np.bool_),
+        np.zeros(n, np.bool_),
         listing_of(rows[told], entries, batch.timestamp[told], before[told]),
         np.full(n, np.nan, np.float32),
     )

@@ -1,7 +1,8 @@
 """Do purchases and value come nearer when they are the objective? The same log under each of three.
 
-The engine is the same but for its objective, which changes no source and not the blend, so every
-purchase is ranked three times from the same knowledge, and differences are paired. Intervals come
+The engine is the same but for its objective, which changes no source and not the blend (drift's
+alarms, which go by the final ranking, do not act here), so every purchase is ranked three times
+from the same knowledge, and differences are paired. Intervals come
 from a bootstrap over users (their purchases depend on each other), 95 %, percentiles.
 
 Where a data set has no clicks, there are no outcomes to learn from: the probability of a purchase
@@ -128,6 +129,7 @@ def run(
             replace(
                 config or EngineConfig(),
                 evaluate_one_in=sample,
+                drift_action=False,
                 objective_click=click,
                 objective_purchase=purchase,
                 objective_value=value,

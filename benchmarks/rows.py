@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["ROOT", "Row", "commit", "cpus", "make_row", "percentiles"]
+__all__ = ["ROOT", "Row", "cpus", "make_row", "percentiles"]
 
 Row = dict[str, object]
 
@@ -34,13 +34,13 @@ def make_row(benchmark: str, method: str, figures: Mapping[str, object], seconds
         "method": method,
         **figures,
         "seconds": round(seconds, 3),
-        "commit": commit(),
+        "commit": COMMIT,
         "cpus": cpus(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def commit() -> str:
+def _commit() -> str:
     """The commit of the checkout, `-dirty` where files differ from it; `unknown` without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
@@ -48,6 +48,9 @@ def commit() -> str:
     except OSError:
         return "unknown"
     return done.stdout.strip() or "unknown"
+
+
+COMMIT = _commit()  # now: what runs is no newer than what is loaded
 
 
 def cpus() -> int:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import CLICK, KINDS, PURCHASE, Recommendation, UserView
+from learners.base import CLICK, KINDS, PURCHASE, EngineConfig, Recommendation, UserView
 from learners.blend import Blend
 from learners.candidates import COLUMNS, CONTENT, KNN, TINY, Asked, Models, Workspace, gather
 from learners.explore import Explorer, Slots
@@ -19,7 +19,7 @@ from learners.prequential import ask_user, rank
 from learners.ranks import SCORED_LIFE, score_transitions
 from learners.selection import best_places
 from learners.store.catalogue import Catalogue
-from learners.store.history import MOST_QUERY, History
+from learners.store.history import MOST_QUERY, History, under_way
 from learners.store.memory import Memory
 from learners.vector import largest_of
 
@@ -58,6 +58,7 @@ def _rank_for(
     user: int,
     anonymous: int,
     now: float,
+    gap_seconds: float,
     most: int,
     k: int,
     hidden: NDArray[np.bool_],
@@ -67,9 +68,11 @@ def _rank_for(
 
     Fills `work.answer`, the k best first; returns how many there are.
     """
-    asked = Asked(anonymous, anonymous, now, -1)
+    in_session = anonymous
+    asked = Asked(anonymous, in_session, now, -1)
     if user >= 0:
-        asked = ask_user(history, work, user, now)
+        in_session = under_way(history, user, now, gap_seconds)
+        asked = ask_user(history, work, user, now, in_session)
     touched = _drop(work, gather(models, work, asked), hidden, excluded)
     kept = rank(models, blend, work, asked, touched, most)
     chosen, score, n = work.chosen, work.score, kept
@@ -77,7 +80,7 @@ def _rank_for(
     if by_outcome:
         outcomes = models.outcomes
         if user >= 0:
-            recall(outcomes.past, history, user, now)
+            recall(outcomes.past, history, user, now, in_session)
         else:
             recall_query(outcomes.past, work.query, work.query_kind, anonymous)
         n = order(outcomes, chosen, work.score, kept, now, hidden, excluded)
@@ -124,6 +127,7 @@ def _answer(
     user: int,
     anonymous: int,
     now: float,
+    gap_seconds: float,
     most: int,
     k: int,
     hidden: NDArray[np.bool_],
@@ -131,18 +135,31 @@ def _answer(
 ) -> int:
     """Call `_rank_for` with what a handle refers to."""
     history, models, blend, work = handle.state
-    return _rank_for(history, models, blend, work, user, anonymous, now, most, k, hidden, excluded)
+    return _rank_for(
+        history,
+        models,
+        blend,
+        work,
+        user,
+        anonymous,
+        now,
+        gap_seconds,
+        most,
+        k,
+        hidden,
+        excluded,
+    )
 
 
 class Answers:
     """Asks the kernels and turns rows into recommendations; never changes what was learnt."""
 
     def __init__(
-        self, memory: Memory, catalogue: Catalogue, candidates: int, explorer: Explorer
+        self, memory: Memory, catalogue: Catalogue, config: EngineConfig, explorer: Explorer
     ) -> None:
         self.memory = memory
         self.catalogue = catalogue
-        self.candidates = candidates
+        self.config = config
         self.explorer = explorer
 
     def recommend(
@@ -246,7 +263,8 @@ class Answers:
             user,
             asked,
             now,
-            min(max(self.candidates, k), len(memory.work.candidate)),
+            self.config.session_gap_seconds,
+            min(max(self.config.candidates, k), len(memory.work.candidate)),
             k,
             self.catalogue.hidden,
             excluded,

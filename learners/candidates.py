@@ -1,7 +1,7 @@
-"""From sources to candidates: gather what any source names, keep the best, describe each.
+"""Gather what any source names: every source fills a column.
 
-Every source fills a column; a hand-set prescore over the columns keeps about 100 candidates; the
-features of each are what the blend learns from.
+A hand-set score over the columns keeps about 100 candidates (`prescore`); the features of each
+(`features`) are what the blend learns from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from learners.jit import LINE, jit, prefetch
 from learners.lanes import empty_rows
 from learners.nearness import NEARNESSES
 from learners.outcomes import OutcomesState
-from learners.selection import keep_best
 from learners.sources import content, neighbours, transitions
 from learners.sources.factors import FactorsState
 from learners.sources.popularity import PopularityState
@@ -34,7 +33,6 @@ __all__ = [
     "Asked",
     "Models",
     "Workspace",
-    "choose",
     "first_weights",
     "gather",
     "gather_transitions",
@@ -47,9 +45,6 @@ KNN, FORWARD_SLOW, FORWARD_FAST, BACKWARD, FORWARD_LAST, CONTENT = range(COLUMNS
 # Of each column's share of its maximum.
 PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2, 1.0], np.float32)
 FIRST_SCALE = np.float32(3.0)  # of the first weights: a share is part of a softmax
-PRESCORE_POPULAR = 0.02  # of its share of the largest count at each half-life
-PRESCORE_REPEAT = np.float32(0.05)
-AHEAD = 16  # records that are asked for before their turn
 TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
@@ -96,6 +91,8 @@ class Workspace(NamedTuple):
     prescore: NDArray[np.float32]  # (T,)
     value: NDArray[np.float32]  # (T,) one score of each
     popular: NDArray[np.float64]  # (HALF_LIVES,) what one click counts at each half-life
+    listed: NDArray[np.int32]  # (1 + n,) how many, then places of what stands in top lists
+    contender: NDArray[np.int32]  # (touched,) places that may still become candidates
     touched: NDArray[np.int64]  # (1,) entries of `column` that are not zero
     largest: NDArray[np.float32]  # (COLUMNS,)
     total: NDArray[np.float32]  # (COLUMNS,)
@@ -149,6 +146,8 @@ def make_workspace(
         prescore=np.zeros(touched, np.float32),
         value=np.zeros(touched, np.float32),
         popular=np.zeros(HALF_LIVES),
+        listed=np.zeros(1 + HALF_LIVES * POPULAR, np.int32),
+        contender=np.zeros(touched + 1, np.int32),
         touched=np.zeros(1, np.int64),
         largest=np.zeros(COLUMNS, np.float32),
         total=np.zeros(COLUMNS, np.float32),
@@ -283,11 +282,14 @@ def gather(models: Models, work: Workspace, asked: Asked) -> int:
     for i in range(asked.items):
         if query[i] >= 0:
             touched = _touch(slot, items, touched, query[i])
-    top = models.popularity.top
+    top, listed = models.popularity.top, work.listed
+    listed[0] = 0
     for life in range(top.shape[0]):
         for place in range(POPULAR):
             if top[life, place] > 0:
                 touched = _touch(slot, items, touched, top[life, place] - 1)
+                listed[0] += 1
+                listed[listed[0]] = slot[top[life, place] - 1] - 1
     touched = _gather_content(models, work, asked, touched)
     for i in range(touched):
         slot[items[i]] = 0
@@ -296,50 +298,3 @@ def gather(models: Models, work: Workspace, asked: Asked) -> int:
         work.total[c] = total_of(column[c], touched)
         work.largest[c] = largest_of(column[c], touched)
     return touched
-
-
-@jit
-def _prescore(models: Models, work: Workspace, asked: Asked, touched: int) -> None:
-    """A hand-set sum of what the sources say, of popularity, and of having been met before."""
-    weight, top = models.popularity.weight, models.popularity.top
-    items, column, query, prescore = work.item, work.column, work.query, work.prescore
-    lives = top.shape[0]
-    popular = work.popular
-    for life in range(lives):
-        if top[life, 0] > 0:
-            popular[life] = PRESCORE_POPULAR / max(weight[top[life, 0] - 1, life], 1e-300)
-    prescore[:touched] = 0.0
-    for c in range(COLUMNS):
-        share = PRESCORE[c] / max(work.largest[c], TINY)
-        for i in range(touched):
-            prescore[i] += share * column[c, i]
-    for i in range(touched):
-        if i + AHEAD < touched:
-            prefetch(weight, items[i + AHEAD] * lives)
-        item = items[i]
-        well_known = 0.0
-        for life in range(lives):
-            well_known += popular[life] * weight[item, life]
-        prescore[i] += np.float32(well_known)
-    for j in range(asked.items):
-        place = find(items, 0, touched, query[j])
-        if place >= 0 and find(query, 0, j, query[j]) < 0:
-            prescore[place] += PRESCORE_REPEAT
-
-
-@jit
-def choose(models: Models, work: Workspace, asked: Asked, touched: int, most: int) -> int:
-    """Keep the `most` touched items of the best prescore; return how many were kept."""
-    candidate = work.candidate
-    facts, item, chosen = models.popularity.item, work.item, work.chosen
-    kept = touched
-    if touched > most:
-        _prescore(models, work, asked, touched)
-        kept = keep_best(work.prescore, touched, most, candidate)
-    else:
-        for i in range(touched):
-            candidate[i] = i
-    for c in range(kept):
-        chosen[c] = item[candidate[c]]
-        prefetch(facts, chosen[c])
-    return kept

@@ -84,7 +84,7 @@ class DetectorConfig:
 
 
 class _PageHinkley:
-    """Page's cumulative sum test for a fall of a mean (Page 1954).
+    """Page's cumulative sum test for a fall of a mean (Page 1954); a test compares River's.
 
     The sum of all deviations from the mean so far, each with the tolerance added, rises as long as
     nothing changes; it has fallen where it is below its highest by more than the threshold.

@@ -71,7 +71,7 @@ class Engine:
         self.watermarks: dict[str, float] = {}
         self._turn = Turnstile()
         self.explorer = Explorer(self.memory, self.catalogue)
-        self._answers = Answers(self.memory, self.catalogue, self.config.candidates, self.explorer)
+        self._answers = Answers(self.memory, self.catalogue, self.config, self.explorer)
         self._watch = Watch(self.config, self.drift, self.memory, self.catalogue, self._turn)
 
     # Learning
@@ -164,11 +164,12 @@ class Engine:
             batch.kind[acting],
             batch.timestamp[acting],
             keys_64(Texts.of(batch.session).take(acting)),
-            (sampled | (count <= self.config.blend_warmup_events))[acts],
+            sampled[acts],
+            (count <= self.config.blend_warmup_events)[acts],
             listing,
             batch.value[acting] if len(batch.value) else np.full(len(acting), np.nan, np.float32),
         )
-        self._test_then_learn(events, sampled[acts], told)
+        self._test_then_learn(events, told)
 
     def _list(
         self,
@@ -188,11 +189,10 @@ class Engine:
         after = np.cumsum(acts, dtype=np.int64)[~acts]
         return listing_of(rows[~acts], entries, batch.timestamp[listed], after), told
 
-    def _test_then_learn(self, events: Events, sampled: NDArray[np.bool_], told: Told) -> None:
+    def _test_then_learn(self, events: Events, told: Told) -> None:
         tested = make_tested(len(events.item), self.evaluation.covered)
         for start, end in self._watch.parts(len(events.item)):
             self._learn_part(events, tested, start, end)
-            tested.valid[start:end] &= sampled[start:end]  # others but teach the blend
             self._watch.look(events, tested, told, start, end)
         self.evaluation.record_all(tested, events, self.memory.events)
         self.memory.events += len(events.item)

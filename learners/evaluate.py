@@ -7,8 +7,9 @@ The protocol, everywhere the same:
   catalogue; an item never seen is a miss, the first click of a listed one a hit where it ranked;
 - nothing is filtered: items of the session and items already bought stay in the ranking;
 - ties count at their mean rank, :math:`r = a + (e + 1)/2` with a items above, e equal (itself
-  included); the blend and the factorisation rank the candidates only, a target that is none of them
-  is a miss;
+  included); the blend, the factorisation and content rank the candidates only, a target that is
+  none of them is a miss; where purchases or value are an objective, the blend's rank is that of the
+  answer, which may hold items of the user's past besides;
 - a session is the event's `session`, or is cut at `session_gap_seconds` of silence; a query is the
   session so far and, when that is shorter than `history.SHORT_QUERY`, the user's history before it.
 

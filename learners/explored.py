@@ -36,8 +36,6 @@ OBJECT_BYTES = MOST_ITEMS * 320 + MOST_WAITING * 320
 # What is made of them for a checkpoint: ids, where they end and counts; pairs and times.
 STATE_BYTES = MOST_ITEMS * (MOST_BYTES + 8 + 16) + MOST_WAITING * (16 + 8)
 
-Keys = NDArray[np.uint64]
-
 
 class Explored:
     """Counts by item: in how many exploration slots it was shown, in how many clicked.

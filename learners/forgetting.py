@@ -13,7 +13,7 @@ taken down, and grow again by themselves.
 
 Popularity is left alone, as its half-lives are short anyhow; so is the factorisation, whose steps
 have a sum for each row: longer ones brought nothing that could be told from chance. The docs' log
-of experiments has what each is worth, and what was tried besides.
+of experiments has what the actions together are worth, and what was tried besides.
 """
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from learners import blend as scorer
 from learners.base import CLICK
 from learners.blend import Blend
-from learners.candidates import Asked, Models, Workspace, choose, gather, gather_transitions
+from learners.candidates import Asked, Models, Workspace, gather, gather_transitions
 from learners.features import score_factors
 from learners.handle import Handle
 from learners.jit import jit, jit_counted
 from learners.prequential import rank
+from learners.prescore import choose
 from learners.ranks import (
     BLEND,
     FACTORS,

@@ -79,8 +79,8 @@ def make_books(items: int, half_life_seconds: float) -> Books:
 
 
 @jit
-def recall(past: Past, history: History, user: int, now: float) -> None:
-    """Take a user's past from their ring."""
+def recall(past: Past, history: History, user: int, now: float, in_session: int) -> None:
+    """Take a user's past from their ring; the last `in_session` events are of the session."""
     event, head = history.event, history.head[user]
     length, total = event.shape[1], head.total
     n = min(REACH, min(total, length))
@@ -91,7 +91,7 @@ def recall(past: Past, history: History, user: int, now: float) -> None:
         past.bought[back] = met.code & 1
         past.age[back] = max(now - np.float64(met.time), 0.0)
         purchases += met.code & 1
-    past.size[0], past.size[1], past.size[2] = n, min(head.session_length, n), purchases
+    past.size[0], past.size[1], past.size[2] = n, min(in_session, n), purchases
 
 
 @jit

@@ -18,7 +18,6 @@ from learners.candidates import (
     Asked,
     Models,
     Workspace,
-    choose,
     gather,
 )
 from learners.features import describe
@@ -28,11 +27,13 @@ from learners.lanes import prefetch_row
 from learners.objective import order
 from learners.outcomes import BLOCK, note
 from learners.past import note_prices, recall
+from learners.prescore import choose
 from learners.ranks import SOURCES, Ranking, note_ranks
 from learners.sources import factors, popularity, rings, shelves, transitions
 from learners.sources.shelves import Listing
 from learners.store.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
 from learners.store.sessions import SESSION_LENGTH, Sessions, open_session
+from learners.vector import find
 
 __all__ = [
     "LEAST",
@@ -57,7 +58,8 @@ class Events(NamedTuple):
     kind: NDArray[np.uint8]
     time: NDArray[np.float64]  # seconds
     session: NDArray[np.uint64]  # hash of the event's session, 0 for none
-    tested: NDArray[np.bool_]  # ranked before they are learnt; the blend learns from these
+    tested: NDArray[np.bool_]  # chosen for evaluation; the blend learns from these
+    taught: NDArray[np.bool_]  # and, without evaluation, from these
     listing: Listing
     value: NDArray[np.float32]  # of a purchase, NaN where it is not told
 
@@ -78,12 +80,11 @@ def make_tested(n: int, covered: NDArray[np.uint8]) -> Tested:
 
 
 @jit
-def ask_user(history: History, work: Workspace, user: int, now: float) -> Asked:
+def ask_user(history: History, work: Workspace, user: int, now: float, in_session: int) -> Asked:
     """Write a user's query into the workspace: the session so far, or more where that is short."""
-    head = history.head[user]
-    in_session = min(int(head.session_length), MOST_QUERY)
+    in_session = min(in_session, MOST_QUERY)
     n = recent(history, user, work.query, work.query_kind, max(in_session, SHORT_QUERY))
-    own = int(head.session_number - 1)
+    own = int(history.head[user].session_number - 1) if in_session > 0 else -1
     return Asked(n, min(in_session, n), now, own)
 
 
@@ -117,6 +118,17 @@ def _test(
         n = order(outcomes, work.chosen, work.score, kept, asked.now, SHOWN, NOT_EXCLUDED)
         final = Ranking(outcomes.final_item, outcomes.final_score, n)
     target = note_ranks(models, work, touched, kept, final, item, ranks, covered)
+    if target >= 0:
+        scorer.learn_one(blend, work.feature, kept, work.hidden, work.score, target)
+
+
+@jit
+def _teach(
+    models: Models, blend: Blend, work: Workspace, asked: Asked, item: int, most: int
+) -> None:
+    """Let the blend learn which candidate was chosen, and note nothing."""
+    kept = rank(models, blend, work, asked, gather(models, work, asked), most)
+    target = find(work.chosen, 0, kept, item)
     if target >= 0:
         scorer.learn_one(blend, work.feature, kept, work.hidden, work.score, target)
 
@@ -225,11 +237,14 @@ def _test_then_learn(
         begin(history, user, events.session[i], time, gap_seconds)
         tested.valid[i] = tested.known[i] > 0 and events.tested[i]
         now = max(time, history.head[user].last)
+        in_session = int(history.head[user].session_length)
         if follows:
-            recall(models.outcomes.past, history, user, now)
+            recall(models.outcomes.past, history, user, now, in_session)
         if tested.valid[i]:
-            asked = ask_user(history, work, user, now)
+            asked = ask_user(history, work, user, now, in_session)
             _test(models, blend, work, asked, item, most, tested.rank[i], tested.covered)
+        elif tested.known[i] > 0 and events.taught[i]:
+            _teach(models, blend, work, ask_user(history, work, user, now, in_session), item, most)
         if follows:
             note(models.outcomes, user, item, events.kind[i], time, events.value[i])
         _learn(history, models, work, user, item, events.kind[i], time)

@@ -55,7 +55,8 @@ def _test_source_then_learn(
         begin(history, user, events.session[i], time, gap_seconds)
         valid[i] = met_before and events.tested[i]
         if valid[i] and item < seen:
-            asked = ask_user(history, work, user, max(time, history.head[user].last))
+            head = history.head[user]
+            asked = ask_user(history, work, user, max(time, head.last), int(head.session_length))
             touched = gather_one(models, work, asked, source)
             rank[i] = source_rank(work, source, touched, item, seen)
         seen = max(seen, item + 1)

@@ -19,6 +19,7 @@ from mode import Service
 from numpy.typing import NDArray
 
 from learners.checkpoint import Capture, CheckpointStore, hold_folder
+from learners.drift import Alarm
 from learners.engine import Engine
 from learners.errors import CheckpointError
 from streams.decode import Gate
@@ -158,6 +159,7 @@ class Learning(Service):
         self._write_seconds = time.perf_counter() - started
         self._saved_positions = dict(capture.manifest["positions"])
         self.last_checkpoint = time.time()
+        self.checkpoint_problems = list(self.store.problems)
         log.info(
             "checkpoint",
             folder=str(folder),
@@ -226,25 +228,26 @@ class Learning(Service):
             log.error("checkpoint failed", problem=str(error))
 
     async def _learn(self, decoded: Decoded) -> None:
-        before = self.engine.memory.events
-        seconds = await self.between_batches(lambda: self._timed(decoded))
-        for alarm in self.engine.drift.since(before):
-            acted = self.settings.engine.drift_action
-            log.warning("drift alarm", acted=acted, **msgspec.structs.asdict(alarm))
+        seconds, alarms = await self.between_batches(lambda: self._timed(decoded))
+        for alarm in alarms:
+            told = msgspec.structs.asdict(alarm)
+            told["events"] = told.pop("event")  # the log's own word for its message
+            log.warning("drift alarm", acted=self.settings.engine.drift_action, **told)
         self._moved.set()
         self._moved = asyncio.Event()
         for hook in self.hooks:
             hook(seconds, decoded.times)
 
-    def _timed(self, decoded: Decoded) -> float:
+    def _timed(self, decoded: Decoded) -> tuple[float, list[Alarm]]:
+        """Learn a batch; return the seconds it took, and the alarms that it raised."""
         self._refuse_doubt()
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.engine.memory.events
         try:
             self.engine.learn(decoded.batch)
         except BaseException:
             self.in_doubt = True  # now: the next batch is waiting behind this one
             raise
-        return time.perf_counter() - started
+        return time.perf_counter() - started, list(self.engine.drift.since(before))
 
     def _capture(self) -> Capture:
         self._refuse_doubt()

@@ -264,7 +264,7 @@ class Publisher:
             self._look(self._producer)
 
     def _look(self, producer: Producer) -> None:
-        """When in doubt, note whether the broker is away, and give up what does not wait for it."""
+        """In doubt, note whether the broker is away; give up all when somebody waited too long."""
         now = time.monotonic()
         if any(now > deadline for deadline in tuple(self._impatient.values())):
             why = f"no acknowledgement from {self.broker} within {IMPATIENT_SECONDS:g} s"

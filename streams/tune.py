@@ -250,6 +250,7 @@ def _load(base: EngineConfig) -> None:
         np.arange(n, dtype=np.float64) + 1.0,
         np.zeros(n, np.uint64),
         np.ones(n, np.bool_),
+        np.zeros(n, np.bool_),
         NO_LISTING,
         np.zeros(n, np.float32),
     )

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xxhash
-from numpy.typing import NDArray
 
 from learners.base import (
     CLICK,
@@ -277,26 +276,6 @@ def test_the_engine_learns_and_scores_as_its_sources_do_alone() -> None:
     assert np.allclose(memory.near.score(query, 40)[order], column[KNN])
     following = column[FORWARD_SLOW] + BACKWARD_SHARE * column[BACKWARD]
     assert np.allclose(memory.following.score(query, 40)[order], following)
-
-
-def blend_after(events: int, share: EngineConfig) -> tuple[NDArray[np.float32], int]:
-    """The blend's weights then, and how many of 1,000 events were evaluated."""
-    engine, clicks = Engine(share), checkerboard(1000)
-    engine.learn(batch_of(clicks[:events], "first"))
-    weights = engine.memory.blend.w.copy()
-    engine.learn(batch_of(clicks[events:], "later"))
-    return weights, int(engine.evaluation.metrics()["blend"]["n"])
-
-
-def test_the_blend_learns_from_all_events_of_its_warm_up_and_the_figures_are_of_a_sample() -> None:
-    all_of_them = replace(CONFIG, evaluate_one_in=1, blend_warmup_events=0)
-    warmed = replace(CONFIG, evaluate_one_in=10, blend_warmup_events=400)
-    sampled = replace(CONFIG, evaluate_one_in=10, blend_warmup_events=0)
-    whole, _ = blend_after(400, all_of_them)
-    warm, evaluated = blend_after(400, warmed)
-    cold, as_many = blend_after(400, sampled)
-    assert warm.tobytes() == whole.tobytes() != cold.tobytes()
-    assert 50 < evaluated == as_many < 150
 
 
 def test_an_item_event_is_the_whole_entry() -> None:

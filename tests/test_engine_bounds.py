@@ -1,4 +1,4 @@
-"""The engine at its bounds: clocks that jump, half-lives, capacities, and who waits for it."""
+"""The engine at its bounds: clocks that jump, half-lives, silences, capacities, who waits for it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from learners.base import CLICK, EngineConfig
 from learners.candidates import HALF_LIVES, POPULAR, make_workspace
 from learners.engine import Engine
 from learners.prequential import LEAST
 from learners.sources.transitions import QUERY_ITEMS
-from learners.store.history import MOST_QUERY
+from learners.store.history import MOST_QUERY, begin
 from learners.store.turnstile import Turnstile
 from tests.test_engine import CONFIG, batch_of, checkerboard
 
@@ -91,3 +93,40 @@ def test_a_thread_that_has_to_wait_says_so() -> None:
             assert monotonic() < deadline
     asker.join(10)
     assert not asker.is_alive()
+
+
+def blend_after(events: int, share: EngineConfig) -> tuple[NDArray[np.float32], float, float]:
+    """The blend's weights then; how many of 1,000 events were evaluated; what the lists covered."""
+    engine, clicks = Engine(share), checkerboard(1000)
+    engine.learn(batch_of(clicks[:events], "first"))
+    weights = engine.memory.blend.w.copy()
+    engine.learn(batch_of(clicks[events:], "later"))
+    figures = engine.evaluation.metrics(seen=40)["popularity"]
+    return weights, figures["n"], figures["coverage@20"]
+
+
+def test_the_blend_learns_from_all_events_of_its_warm_up_and_the_figures_are_of_a_sample() -> None:
+    all_of_them = replace(CONFIG, evaluate_one_in=1, blend_warmup_events=0)
+    warmed = replace(CONFIG, evaluate_one_in=10, blend_warmup_events=400)
+    sampled = replace(CONFIG, evaluate_one_in=10, blend_warmup_events=0)
+    whole, *_ = blend_after(400, all_of_them)
+    warm, evaluated, covered = blend_after(400, warmed)
+    cold, *as_much = blend_after(400, sampled)
+    assert warm.tobytes() == whole.tobytes() != cold.tobytes()
+    assert 50 < evaluated < 150
+    assert [evaluated, covered] == as_much
+
+
+def test_who_comes_back_after_a_silence_is_asked_about_as_in_a_new_session() -> None:
+    engine = Engine(CONFIG)
+    engine.learn(batch_of(checkerboard(1000)))
+    back, gap = engine.clock + 30 * 86400.0, CONFIG.session_gap_seconds
+    engine.learn(batch_of([(CLICK, "somebody", "i1", back)], "late"))
+    answer = engine.recommend("u1", k=5)
+    row = engine.memory.users.row("u1")
+    assert begin(engine.memory.history, row, np.uint64(0), back, gap)
+    assert engine.recommend("u1", k=5) == answer
+    engine.memory.history.head["session_length"][row] = 8
+    assert engine.recommend("u1", k=5) == answer
+    engine.memory.history.head["last"][row] = back
+    assert engine.recommend("u1", k=5) != answer

@@ -12,15 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mode import Service
+from structlog.testing import capture_logs
 
-from learners.base import EngineConfig
+from learners.base import CLICK, EngineConfig
+from learners.checkpoint import CheckpointStore
+from learners.drift import Alarm
 from learners.engine import Engine
+from learners.errors import CheckpointError
 from streams.broker import EmbeddedBroker
 from streams.node import NodeRuntime
 from streams.settings import Settings
 from tests.forked_node import ForkedNode
+from tests.test_drift import drifting
 from tests.traffic import Traffic, clicks, topic_of
 
 SMALL = {"users": 4096, "items": 2048, "sessions": 16_384}
@@ -38,7 +44,8 @@ def publish(broker: EmbeddedBroker, n: int, seed: int = 0) -> Traffic:
 
 def settings_for(broker: EmbeddedBroker, folder: Path, **more: Any) -> Settings:
     """Settings of a small node."""
-    return Settings(broker=broker.address, state_dir=folder, engine=EngineConfig(**SMALL), **more)
+    usual = {"broker": broker.address, "state_dir": folder, "engine": EngineConfig(**SMALL)}
+    return Settings(**usual | more)
 
 
 def in_a_node(settings: Settings, act: Callable[[NodeRuntime], Any], *services: Service) -> Any:
@@ -85,6 +92,51 @@ def test_a_stopped_node_goes_on_where_it_stood(
         assert counts[label] == sums["count"] + more.books.ledger[label]["count"]
 
 
+def test_drift_alarms_are_logged_once_each_and_stop_nobody(
+    embedded_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    story, traffic = drifting(), Traffic(embedded_broker.address)
+    for i in np.flatnonzero(story.kind == CLICK).tolist():
+        event = {"event_id": f"e{i}", "timestamp": float(story.timestamp[i])}
+        traffic.send(event | {"type": "click", "user": story.user[i], "item": story.item[i]})
+    traffic.flush()
+    engine = EngineConfig(**SMALL, evaluate_one_in=1, candidates=40)
+    settings = settings_for(embedded_broker, tmp_path, engine=engine)
+
+    async def learn_all(runtime: NodeRuntime) -> list[Alarm]:
+        await runtime.learnt(last_offsets(traffic))
+        return list(runtime.engine.drift.alarms)
+
+    with capture_logs() as logs:
+        alarms = in_a_node(settings, learn_all)
+    logged = [line for line in logs if line["event"] == "drift alarm"]
+    assert alarms
+    assert [line["events"] for line in logged] == [alarm.event for alarm in alarms]
+    assert {line["where"] for line in logged} == {alarm.where for alarm in alarms}
+
+
+def test_a_checkpoint_that_succeeds_ends_the_complaint_about_the_one_before(
+    embedded_broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traffic = publish(embedded_broker, 200)
+    settings = settings_for(embedded_broker, tmp_path, checkpoint_seconds=3600)
+
+    def full(*_: object) -> Path:
+        raise CheckpointError("the disk is full")
+
+    async def save_twice(runtime: NodeRuntime) -> list[list[str]]:
+        await runtime.learnt(last_offsets(traffic))
+        seen = []
+        with monkeypatch.context() as broken:
+            broken.setattr(CheckpointStore, "write", full)
+            await runtime.learning.save()
+            seen.append(runtime.learning.checkpoint_problems)
+        await runtime.learning.save()
+        return [*seen, runtime.learning.checkpoint_problems]
+
+    assert in_a_node(settings, save_twice) == [["the disk is full"], []]
+
+
 def test_sigterm_ends_with_a_last_checkpoint(
     embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
@@ -97,8 +149,6 @@ def test_sigterm_ends_with_a_last_checkpoint(
     in_a_node(settings, learn_all)
     engine = Engine(settings.engine)
     in_a_node(settings, lambda runtime: until(lambda: runtime.learning.loaded))
-    from learners.checkpoint import CheckpointStore
-
     assert CheckpointStore(tmp_path).load(engine) is not None
     assert traffic.books.differences(engine.ledger()) == {}
 

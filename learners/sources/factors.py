@@ -74,8 +74,8 @@ SHARE, LENGTH, QUERY, PULL = range(4)  # rows of `work`
 class FactorsState(NamedTuple):
     """Rows of all items and the ring of the latest events.
 
-    Few arrays, as each costs a kernel two counted references. `work` and `slot` are memory of one
-    step: shares, steps' lengths, u, its gradient; rows of the negatives with y, those drawn next.
+    `work` and `slot` are memory of one step: shares, steps' lengths, u, its gradient; rows of the
+    negatives with y, those drawn next.
     """
 
     vectors: NDArray[np.float32]  # (2, items, WIDTH) E and O

@@ -24,6 +24,7 @@ __all__ = [
     "forget_items",
     "make_history",
     "recent",
+    "under_way",
 ]
 
 MOST_QUERY = 20  # events of the session that a query looks back over
@@ -96,6 +97,13 @@ def append(history: History, user: int, item: int, kind: int, time: float) -> No
     head.session_length += 1
     head.last = max(head.last, time)
     history.changed[user] = 1
+
+
+@jit
+def under_way(history: History, user: int, now: float, gap_seconds: float) -> int:
+    """Return the length of the session that somebody who asks is in; none lasts over a silence."""
+    head = history.head[user]
+    return int(head.session_length) if now - head.last <= gap_seconds else 0
 
 
 @jit
