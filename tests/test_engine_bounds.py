@@ -1,4 +1,4 @@
-"""The engine at its bounds: clocks that jump, half-lives, silences, capacities, who waits for it."""
+"""The engine at its bounds: clocks that jump, half-lives, silences, capacities, who waits."""
 
 from __future__ import annotations
 
