@@ -131,7 +131,9 @@ class Metrics(Collector):
         yield _counter("events_duplicate", "Repeated events skipped", value=report["duplicates"])
         yield _gauge("users", "Users known", report["users"])
         yield _gauge("items", "Items known", report["items"])
-        yield _gauge("clock_seconds", "Event time up to which the node has learnt", report["clock"])
+        yield _gauge(
+            "clock_seconds", "Time of the latest click or purchase learnt", report["clock"]
+        )
         yield from self._health()
         yield from self._histograms()
         yield from _figures(report)

@@ -29,7 +29,15 @@ from learners.explore import Slots
 from serving.live import Serving
 from serving.web.answers import AnonymousEvent, AnonymousEvents, AnonymousQuery, Answer, json
 from serving.web.errors import Refusal, invalid
-from serving.web.limits import K_DEFAULT, K_MAX, exclusions, has_body, id_in_bounds, read_json
+from serving.web.limits import (
+    K_DEFAULT,
+    K_MAX,
+    SHOWN,
+    exclusions,
+    has_body,
+    id_in_bounds,
+    read_json,
+)
 from serving.web.openapi import After, ItemPath, accepts, answers
 from streams.events import Impression
 
@@ -92,7 +100,7 @@ class Impressions:
     def answer(
         self, user: str | None, items: Sequence[Recommendation], impression_id: str | None = None
     ) -> Answer:
-        """The answer with this list, its impression published."""
+        """The answer with this list, its impression published where somebody sees it."""
         impression_id = impression_id or self.next_id()
         shown = Impression(
             event_id=impression_id,
@@ -102,9 +110,10 @@ class Impressions:
             impression_id=impression_id,
             explored=_explored(items) if self.share else None,
         )
-        key = (user or impression_id).encode()
-        sent = self.serving.impressions.publish_nowait(self.topic, key, self.encode(shown))
-        self.serving.metrics.shown(sent is not False)
+        if SHOWN.get():
+            key = (user or impression_id).encode()
+            sent = self.serving.impressions.publish_nowait(self.topic, key, self.encode(shown))
+            self.serving.metrics.shown(sent is not False)
         return Answer(
             as_of=as_of(self.serving.engine.clock), impression_id=impression_id, items=list(items)
         )

@@ -208,7 +208,8 @@ class Gate:
         except msgspec.ValidationError as error:
             reason, detail = _invalid(str(error)), of_bad_json(str(error), record.value)
         except msgspec.DecodeError as error:
-            reason, detail = "malformed_json", of_bad_json(str(error), record.value)
+            reason = "malformed_json" if _is_utf8(record.value or b"") else "invalid_utf8"
+            detail = of_bad_json(str(error), record.value)
         except Exception as error:  # a message must not be able to stop a node
             reason, detail = "undecodable", repr(error)
         return Rejected(reason, detail[:MAX_DETAIL], record)
@@ -227,6 +228,14 @@ class Gate:
             _check_ids(event)
         _check_time(event.timestamp, record, now, topic)
         return event
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _event_type(topic: TopicSettings) -> type[Event]:

@@ -13,7 +13,7 @@ import msgspec
 
 from learners.errors import DataError
 from streams.decode import Gate, Rejected
-from streams.events import Event
+from streams.events import MAX_AHEAD_SECONDS, Event
 from streams.order import Record
 from streams.settings import TopicSettings
 
@@ -67,6 +67,7 @@ def read_lines(path: str | Path) -> list[Record]:
     A line without `event_id` or `timestamp` is given one that is the same whenever it is read:
     `line-7`, from its number, and the time of the line before it. The lines before the first that
     tells a time have that one's time; where no line tells one, a second passes from line to line.
+    A time that no event may have, as it is too far ahead, is nobody else's.
 
     Raises
     ------
@@ -114,4 +115,4 @@ def _told(line: bytes) -> tuple[bool, float | None]:
         seconds = msgspec.json.decode(told.timestamp, type=float)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return complete, None
-    return complete, seconds if 0.0 <= seconds < float("inf") else None
+    return complete, seconds if 0.0 <= seconds <= time.time() + MAX_AHEAD_SECONDS else None

@@ -138,7 +138,7 @@ def replay_log(
         source = open_source(path, dataset, settings)
         engine = Engine(replace(source.engine, evaluate_one_in=sample) if sample else source.engine)
         store = CheckpointStore(checkpoint, settings.checkpoint_keep) if checkpoint else None
-        learnt_from = _resume(engine, store, source, path) if store is not None else {}
+        learnt_from = _resume(engine, store, source, path, stop_at) if store is not None else {}
         _load(tell)
         with stopping or nullcontext(threading.Event()) as stop:
             run = _learn(engine, source, stop_at, progress, stop)
@@ -193,7 +193,11 @@ def _engine_of(about: LogAbout, settings: Settings) -> EngineConfig:
 
 
 def _resume(
-    engine: Engine, store: CheckpointStore, source: ReplaySource, path: str | Path
+    engine: Engine,
+    store: CheckpointStore,
+    source: ReplaySource,
+    path: str | Path,
+    stop_at: int | None,
 ) -> dict[str, Any]:
     """Give the engine what the newest checkpoint holds; return the files that it was learnt from.
 
@@ -206,10 +210,22 @@ def _resume(
         return {}
     manifest = json.loads((folder / "manifest.json").read_bytes())
     learnt_from: dict[str, Any] = manifest.get(LOGS, {})
+    of_files = engine.positions if source.label else learnt_from  # records count by partition
+    if others := [name for name in of_files if name != source.label]:
+        former = ", ".join(learnt_from.get(name, {}).get("name", name) for name in others)
+        raise DataError(
+            f"{store.folder} holds what was learnt from {former}, and {_name(path)} is another "
+            f"kind of log: {OTHER_FOLDER}"
+        )
     known = learnt_from.get(source.label)
     if known is None:
         return learnt_from
     position = engine.positions[source.label]
+    if stop_at is not None and stop_at < position:
+        raise DataError(
+            f"{store.folder} holds the first {counted(position, 'row')} already, --stop-at "
+            f"{stop_at} is before that: {OTHER_FOLDER}"
+        )
     if source.digest(position) != known["digest"]:
         raise DataError(
             f"{store.folder} holds what was learnt from {known['name']}, and {_name(path)} does "

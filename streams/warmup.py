@@ -22,7 +22,7 @@ from streams.settings import Settings
 
 __all__ = ["warm_up"]
 
-COMPILING = "compiling the kernels (once; up to a minute) ..."
+COMPILING = "compiling the kernels (once; a minute or two) ..."
 EVENTS = 64
 
 

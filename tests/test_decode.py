@@ -34,7 +34,7 @@ def reason(
         (b"[]", "bad_field"),
         (b"null", "bad_field"),
         (json.dumps(click()).encode() + b" x", "malformed_json"),
-        (json.dumps(click()).encode("utf-16"), "malformed_json"),
+        (json.dumps(click()).encode("utf-16"), "invalid_utf8"),
         (b'{"event_id":"e","timestamp":1,"item":"i","user":"\xff"}', "invalid_utf8"),
         (b'{"event_id":"e","timestamp":1,"item":"i","user":"\\ud800"}', "malformed_json"),
         (b'{"event_id":"e","timestamp":NaN,"item":"i","user":"u"}', "malformed_json"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.api import make_api
 from serving.metrics import Metrics
-from streams.broker import free_port
 from streams.publisher import Publisher
 from streams.settings import Settings
 from tests.fakes import EngineWithFigures, LogInMemory, NodeInMemory, learn
@@ -95,15 +95,39 @@ def test_refused_events_are_counted_by_reason(client: httpx.Client) -> None:
     assert value(found, "everlearn_requests_refused_total", reason="unknown_type") == 2
 
 
+class Outbox(Publisher):
+    """Keeps what it is to publish."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1:9")
+        self.values: list[bytes | None] = []
+
+    def publish_nowait(self, topic: str, key: bytes | None, value: bytes | None, *_: Any) -> bool:
+        """Keep it."""
+        self.values.append(value)
+        return True
+
+
 def test_impressions_go_out_by_their_own_publisher_idle_or_not(metrics: Metrics) -> None:
     """It waits for many to share a request, where the other one sends each write at once."""
-    nowhere = f"127.0.0.1:{free_port()}"
-    writes, impressions = Publisher(nowhere).start(), Publisher(nowhere).start()
+    writes, impressions = Outbox(), Outbox()
     app = make_api(
         metrics.engine, writes, Settings(), metrics.live, impressions=impressions, metrics=metrics
     )
     with serving() as running, running.client(app) as client:
-        assert client.get("/recommend/ann").status_code == 200
-        assert (writes.waiting, impressions.waiting) == (0, 1)
-    impressions.close(0.0)
-    writes.close(0.0)
+        for path in ("/recommend/ann", "/trending"):
+            assert client.get(path).status_code == 200
+        assert (len(writes.values), len(impressions.values)) == (0, 2)
+
+
+def test_a_probe_by_head_is_shown_nothing(metrics: Metrics) -> None:
+    impressions = Outbox()
+    app = make_api(
+        metrics.engine, Outbox(), Settings(), metrics.live, impressions=impressions, metrics=metrics
+    )
+    with serving() as running, running.client(app) as client:
+        for path in ("/recommend/ann", "/trending"):
+            assert client.head(path).status_code == 200
+        assert impressions.values == []
+        assert client.get("/trending").status_code == 200
+        assert len(impressions.values) == 1

@@ -82,9 +82,9 @@ POISONS = [
     Poison("empty", b""),
     Poison("tombstone", None),
     # A producer that compresses values itself, in a codec that nobody told us of.
-    Poison("malformed_json", gzip.compress(GOOD_CLICK)),
-    Poison("malformed_json", zlib.compress(GOOD_CLICK)),
-    Poison("malformed_json", bytes(cramjam.zstd.compress(GOOD_CLICK))),
+    Poison("invalid_utf8", gzip.compress(GOOD_CLICK)),
+    Poison("invalid_utf8", zlib.compress(GOOD_CLICK)),
+    Poison("invalid_utf8", bytes(cramjam.zstd.compress(GOOD_CLICK))),
 ]
 
 

@@ -146,6 +146,18 @@ def test_a_folder_goes_on_with_its_own_data_set_only(tmp_path: Path) -> None:
         replay_log(other, dataset="ml-100k", settings=SETTINGS, checkpoint=tmp_path / "state")
 
 
+def test_a_folder_does_not_mix_kinds_of_logs_nor_go_back(tmp_path: Path) -> None:
+    lines = write_lines(tmp_path, shop_events(40))
+    replay_log(lines, settings=SETTINGS, checkpoint=tmp_path / "state")
+    told = f"state holds what was learnt from {lines.name}, and taobao.* is another kind of log"
+    with pytest.raises(DataError, match=told):
+        replay_log(
+            data_set("taobao"), dataset="taobao", settings=SETTINGS, checkpoint=tmp_path / "state"
+        )
+    with pytest.raises(DataError, match=r"holds the first 140 rows already, --stop-at 39 is before"):
+        replay_log(lines, settings=SETTINGS, stop_at=39, checkpoint=tmp_path / "state")
+
+
 def test_rejected_rows_are_counted_once_however_often_it_stops(tmp_path: Path) -> None:
     bad = [b"no json", b'{"type": "click"}', b""]
     good = [msgspec.json.encode(event) for event in shop_events(100)]
@@ -179,6 +191,14 @@ def test_lines_without_id_or_time_are_given_the_same_ones_each_time(tmp_path: Pa
         again = replay_log(tmp_path / f"{name}.jsonl", settings=SETTINGS)
         assert again.fingerprint == first.fingerprint
         assert again.engine.ledger()["lines/0"] == first.engine.ledger()["lines/0"]
+
+
+def test_a_time_that_is_refused_is_not_handed_on(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    good = '{"type": "click", "user": "u", "item": "i"}'
+    path.write_text("\n".join([good, good[:-1] + ', "timestamp": 1750000000000}', good]))
+    report = replay_log(path, settings=SETTINGS).report
+    assert (report["events"], report["rejected"]) == (2, {"future_timestamp": 1})
 
 
 def test_where_no_line_tells_a_time_a_second_passes_from_line_to_line(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_lines_as_windows_writes_them_are_the_same_lines(tmp_path: Path) -> None
     [
         (b"", "holds no event"),
         (b"\n\n", "holds no event"),
-        (b"\x93\x00\nmore\n", "2 malformed_json.*line 1: malformed_json"),
+        (b"\x93\x00\nmore\n", "1 invalid_utf8, 1 malformed_json.*line 1: invalid_utf8"),
     ],
 )
 def test_a_file_without_events_is_no_success(tmp_path: Path, text: bytes, told: str) -> None:
@@ -200,7 +200,7 @@ def test_an_alarm_is_explained(replayed: ReplayResult, capsys: pytest.CaptureFix
 
 def test_compiling_is_announced(lines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for compiled, told in (
-        (False, "compiling the kernels (once; up to a minute) ...\n"),
+        (False, "compiling the kernels (once; a minute or two) ...\n"),
         (True, ""),
     ):
         monkeypatch.setattr("streams.warmup.are_compiled", lambda found=compiled: found)

@@ -29,8 +29,9 @@ def send(
 ) -> None:
     """Publish events from JSON lines; ids and times are made when left out.
 
-    Lines that are no event are not sent, the others are. The first ten of them
-    are reported with number and reason, all are counted; the exit code is 1.
+    Missing topics are made. Lines that are no event are not sent, the others
+    are. The first ten of them are reported with number and reason, all are
+    counted; the exit code is 1.
 
     \b
     Examples:
@@ -45,6 +46,7 @@ def send(
     from streams.lines import check_lines
     from streams.producer import EventProducer
     from streams.settings import load_settings
+    from streams.topics import create_topics
     from streams.words import counted
 
     settings = load_settings(settings_file, broker=broker)
@@ -59,6 +61,7 @@ def send(
             typer.echo(f"line {line}: {reason}: {detail}", err=True)
 
     with _opened(file) as lines, EventProducer(settings=settings) as producer:
+        create_topics(settings)
         for number, outcome in check_lines(lines):
             if isinstance(outcome, Rejected):
                 report(number, outcome.reason, outcome.detail)

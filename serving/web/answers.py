@@ -29,7 +29,7 @@ __all__ = [
 
 AsOf = Annotated[
     float | None,
-    msgspec.Meta(description="event time up to which the node had learnt, seconds UTC"),
+    msgspec.Meta(description="time of the latest click or purchase learnt, seconds UTC"),
 ]
 Token = Annotated[
     str, msgspec.Meta(description="pass it as ?after= to a read that must know these events")

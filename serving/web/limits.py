@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -24,6 +25,7 @@ __all__ = [
     "ID_BYTES",
     "K_DEFAULT",
     "K_MAX",
+    "SHOWN",
     "RequestLimits",
     "exclusions",
     "has_body",
@@ -39,6 +41,7 @@ K_DEFAULT = 10
 K_MAX = 500
 EVENTS_MAX = 1000  # of one request; each takes memory and the loop until it is acknowledged
 CLOSE = {"Connection": "close"}  # nobody reads the rest of the body
+SHOWN = ContextVar("everlearn_shown", default=True)  # whether somebody sees the answer
 EXCLUSIONS = frozenset({"seen", "bought"})
 
 
@@ -46,7 +49,8 @@ class RequestLimits:
     """Middleware that refuses, before any route, what no route takes.
 
     That is a path that is not UTF-8, and a body that is compressed or larger than 64 KiB, announced
-    or chunked. What a route answers to GET, it answers to HEAD; the web server drops the body.
+    or chunked. What a route answers to GET, it answers to HEAD; the web server drops the body, so
+    that nobody is `SHOWN` it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -59,6 +63,7 @@ class RequestLimits:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
+            SHOWN.set(False)  # for this request: each has a context of its own
         try:
             _check_path(scope)
             if has_body(scope):
