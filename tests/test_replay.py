@@ -154,7 +154,9 @@ def test_a_folder_does_not_mix_kinds_of_logs_nor_go_back(tmp_path: Path) -> None
         replay_log(
             data_set("taobao"), dataset="taobao", settings=SETTINGS, checkpoint=tmp_path / "state"
         )
-    with pytest.raises(DataError, match=r"holds the first 140 rows already, --stop-at 39 is before"):
+    with pytest.raises(
+        DataError, match=r"holds the first 140 rows already, --stop-at 39 is before"
+    ):
         replay_log(lines, settings=SETTINGS, stop_at=39, checkpoint=tmp_path / "state")
 
 
