@@ -215,7 +215,8 @@ def _interactions(source: ReplaySource, stop_at: int) -> tuple[Events, NDArray[n
     *read, hashes = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     first = np.sort(np.unique(hashes, return_index=True)[1])  # later ones were delivered twice
     hashes = hashes[first]
-    rest = (np.ones(len(hashes), np.bool_), NO_LISTING, np.zeros(len(hashes), np.float32))
+    n = len(hashes)
+    rest = (np.ones(n, np.bool_), np.zeros(n, np.bool_), NO_LISTING, np.zeros(n, np.float32))
     return Events._make([*(column[first] for column in read), *rest]), hashes
 
 

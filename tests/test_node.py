@@ -306,13 +306,11 @@ def test_faust_worker_learns_without_the_api(
     embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     traffic = publish(embedded_broker, 500)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": os.environ.get("HOME", "/"),
+    kept = ("PATH", "HOME", "XDG_CACHE_HOME", "EVERLEARN_CACHE")
+    environment = {name: os.environ[name] for name in kept if name in os.environ} | {
         "EVERLEARN_BROKER": embedded_broker.address,
         "EVERLEARN_STATE_DIR": str(tmp_path / "state"),
         "EVERLEARN_CHECKPOINT_SECONDS": "0.2",
-        "EVERLEARN_CACHE": os.environ.get("EVERLEARN_CACHE", ""),
     }
     command = [sys.executable, "-m", "faust", "-A", "streams.app", "worker", "-l", "info"]
     with (tmp_path / "worker.log").open("wb") as log:
