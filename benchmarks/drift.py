@@ -150,6 +150,7 @@ def config_of(users: int, items: int, sample: int = 1) -> EngineConfig:
         sessions=16_384,
         dedupe_events=16_384,
         evaluate_one_in=sample,
+        drift_action=True,
     )
 
 

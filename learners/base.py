@@ -75,7 +75,7 @@ class EngineConfig:
         2 * 86400.0,
         14 * 86400.0,
     )
-    drift_action: bool = True
+    drift_action: bool = False
     drift_half_lives: float = 1.0
     drift_confidence: float = 1e-3
     drift_tolerance: float = 0.05

@@ -20,7 +20,13 @@ from streams.settings import load_settings
 from tests.test_engine import cut
 
 SMALL = EngineConfig(
-    users=256, items=128, sessions=512, dedupe_events=16_384, evaluate_one_in=1, candidates=40
+    users=256,
+    items=128,
+    sessions=512,
+    dedupe_events=16_384,
+    evaluate_one_in=1,
+    candidates=40,
+    drift_action=True,
 )
 
 
@@ -295,9 +301,9 @@ def test_the_items_of_a_category_are_those_of_exactly_its_name() -> None:
 
 def test_the_action_is_switched_off_in_a_settings_file(tmp_path: Path) -> None:
     file = tmp_path / "everlearn.toml"
-    file.write_text("[engine]\ndrift_action = false\ndrift_threshold = 40\n")
+    file.write_text("[engine]\ndrift_action = true\ndrift_threshold = 40\n")
     engine = load_settings(file).engine
-    assert (engine.drift_action, engine.drift_threshold) == (False, 40.0)
+    assert (engine.drift_action, engine.drift_threshold) == (True, 40.0)
     file.write_text("[engine]\ndrift_confidence = 0\n")
     with pytest.raises(SettingsError, match="drift_confidence"):
         load_settings(file)
