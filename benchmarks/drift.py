@@ -1,5 +1,7 @@
 r"""What drift costs, and who gets over it: four methods through four scripts of a synthetic shop.
 
+`everlearn` acts at alarms here (`drift_action`); `no_drift_action` is what the defaults do.
+
 Hit rates are prequential: shares of targets that stood among the first 20 before anything was
 learnt of them. Figures, each a mean over the seeds:
 

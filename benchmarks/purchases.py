@@ -2,8 +2,8 @@
 
 The engine is the same but for its objective, which changes no source and not the blend (drift's
 alarms, which go by the final ranking, do not act here), so every purchase is ranked three times
-from the same knowledge, and differences are paired. Intervals come
-from a bootstrap over users (their purchases depend on each other), 95 %, percentiles.
+from the same knowledge, and differences are paired. Intervals come from a bootstrap over users
+(their purchases depend on each other), 95 %, percentiles.
 
 Where a data set has no clicks, there are no outcomes to learn from: the probability of a purchase
 is the same for every item, and the objectives click and purchase rank alike.

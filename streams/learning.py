@@ -247,7 +247,7 @@ class Learning(Service):
         except BaseException:
             self.in_doubt = True  # now: the next batch is waiting behind this one
             raise
-        return time.perf_counter() - started, list(self.engine.drift.since(before))
+        return time.perf_counter() - started, self.engine.drift.since(before)
 
     def _capture(self) -> Capture:
         self._refuse_doubt()

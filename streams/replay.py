@@ -217,15 +217,15 @@ def _resume(
             f"{store.folder} holds what was learnt from {former}, and {_name(path)} is another "
             f"kind of log: {OTHER_FOLDER}"
         )
+    if stop_at is not None and stop_at < (held := source.held(engine.positions)):
+        raise DataError(
+            f"{store.folder} holds {counted(held, 'event')} of {_name(path)} already, --stop-at "
+            f"{stop_at} is before that: {OTHER_FOLDER}"
+        )
     known = learnt_from.get(source.label)
     if known is None:
         return learnt_from
     position = engine.positions[source.label]
-    if stop_at is not None and stop_at < position:
-        raise DataError(
-            f"{store.folder} holds the first {counted(position, 'row')} already, --stop-at "
-            f"{stop_at} is before that: {OTHER_FOLDER}"
-        )
     if source.digest(position) != known["digest"]:
         raise DataError(
             f"{store.folder} holds what was learnt from {known['name']}, and {_name(path)} does "

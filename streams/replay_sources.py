@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from learners.base import Batch, EngineConfig
 from streams.datasets import Dataset
@@ -45,6 +46,9 @@ class ReplaySource(Protocol):
 
     def __len__(self) -> int: ...
 
+    def held(self, positions: Mapping[str, int]) -> int:
+        """Count the events before `positions`, which are learnt already."""
+
     def batches(self, positions: Mapping[str, int], stop_at: int) -> Iterator[Batch]:
         """Yield the first `stop_at` events in batches, without those before `positions`."""
 
@@ -60,9 +64,11 @@ class DatasetSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def held(self, positions: Mapping[str, int]) -> int:
+        return positions.get(self.dataset.label, 0)
+
     def batches(self, positions: Mapping[str, int], stop_at: int) -> Iterator[Batch]:
-        start = positions.get(self.dataset.label, 0)
-        return self.dataset.batches(start, stop_at, BATCH)
+        return self.dataset.batches(self.held(positions), stop_at, BATCH)
 
     @property
     def label(self) -> str:
@@ -100,10 +106,15 @@ class RecordSource:
     def digest(self, position: int) -> str:
         return ""  # offsets are the broker's: any recording of it goes on from them
 
-    def batches(self, positions: Mapping[str, int], stop_at: int) -> Iterator[Batch]:
+    def _is_held(self, positions: Mapping[str, int]) -> NDArray[np.bool_]:
         known = self.labels.cast(pl.String).replace_strict(dict(positions), default=0)
-        fresh = (self.log["offset"] >= known.cast(pl.Int64))[:stop_at]
-        places = np.flatnonzero(fresh.to_numpy())
+        return (self.log["offset"] < known.cast(pl.Int64)).to_numpy()
+
+    def held(self, positions: Mapping[str, int]) -> int:
+        return int(np.count_nonzero(self._is_held(positions)))
+
+    def batches(self, positions: Mapping[str, int], stop_at: int) -> Iterator[Batch]:
+        places = np.flatnonzero(~self._is_held(positions)[:stop_at])
         for start in range(0, len(places), BATCH):
             chosen = places[start : start + BATCH]
             batch, rejected = self.gate.decode(records_of(self.log[chosen]))

@@ -299,11 +299,12 @@ def test_the_items_of_a_category_are_those_of_exactly_its_name() -> None:
     assert catalogue.rows_of({"tents", "Käse"}).tolist() == [6, 12]
 
 
-def test_the_action_is_switched_off_in_a_settings_file(tmp_path: Path) -> None:
+def test_the_action_is_switched_on_in_a_settings_file(tmp_path: Path) -> None:
     file = tmp_path / "everlearn.toml"
     file.write_text("[engine]\ndrift_action = true\ndrift_threshold = 40\n")
     engine = load_settings(file).engine
     assert (engine.drift_action, engine.drift_threshold) == (True, 40.0)
+    assert not EngineConfig().drift_action
     file.write_text("[engine]\ndrift_confidence = 0\n")
     with pytest.raises(SettingsError, match="drift_confidence"):
         load_settings(file)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from learners.errors import CheckpointError
 from streams.broker import EmbeddedBroker
 from streams.node import NodeRuntime
 from streams.settings import Settings
+from tests import waiting
 from tests.forked_node import ForkedNode
 from tests.test_drift import drifting
 from tests.traffic import Traffic, clicks, topic_of
@@ -318,12 +318,13 @@ def test_faust_worker_learns_without_the_api(
             command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
     watched = ForkedNode(tmp_path)
-    deadline = time.monotonic() + 60
-    while any(watched.positions().get(p, 0) < end for p, end in traffic.books.ends.items()):
-        text = (tmp_path / "worker.log").read_text()
-        assert worker.poll() is None, text
-        assert time.monotonic() < deadline, text
-        time.sleep(0.05)
+
+    def learnt() -> bool:
+        assert worker.poll() is None, (tmp_path / "worker.log").read_text()
+        held = watched.positions()
+        return all(held.get(place, 0) >= end for place, end in traffic.books.ends.items())
+
+    waiting.until(learnt, 60)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(15) == 0
     assert traffic.books.differences(watched.manifest()["ledger"]) == {}

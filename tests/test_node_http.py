@@ -16,6 +16,7 @@ from learners.engine import Engine
 from serving.child import NodeProcess, clean_environment
 from streams.broker import EmbeddedBroker
 from streams.settings import Settings
+from tests.waiting import until
 
 TOKEN = "only-for-this-test"  # noqa: S105
 
@@ -100,6 +101,8 @@ def test_sigterm_ends_a_node_within_15_seconds_with_a_last_checkpoint(
         node.wait_until_live()
         write(client, click("ann", "tea"), click("bob", "pot"))
         until_learnt(client, "click", 2)
+        until(lambda: sum(client.get("/health/ready").json()["positions"].values()) == 2)
+        positions = client.get("/health/ready").json()["positions"]
         store = CheckpointStore(node.state_dir)
         assert store.newest_manifest() is None
         assert node.process is not None
@@ -108,7 +111,7 @@ def test_sigterm_ends_a_node_within_15_seconds_with_a_last_checkpoint(
     manifest = store.newest_manifest()
     assert manifest is not None
     assert manifest["events"] == 2
-    assert sum(manifest["positions"].values()) == 2
+    assert manifest["positions"] == positions
     engine = Engine(Settings().engine)
     assert store.load(engine) is not None
     assert engine.fingerprint() == manifest["fingerprint"]

@@ -154,10 +154,13 @@ def test_a_folder_does_not_mix_kinds_of_logs_nor_go_back(tmp_path: Path) -> None
         replay_log(
             data_set("taobao"), dataset="taobao", settings=SETTINGS, checkpoint=tmp_path / "state"
         )
-    with pytest.raises(
-        DataError, match=r"holds the first 140 rows already, --stop-at 39 is before"
-    ):
-        replay_log(lines, settings=SETTINGS, stop_at=39, checkpoint=tmp_path / "state")
+    lines.write_text("\n" * 9 + lines.read_text())  # empty lines are none of the events
+    state = tmp_path / "other"
+    replay_log(lines, settings=SETTINGS, stop_at=100, checkpoint=state)
+    with pytest.raises(DataError, match=r"holds 100 events of .*, --stop-at 39 is before that"):
+        replay_log(lines, settings=SETTINGS, stop_at=39, checkpoint=state)
+    onwards = replay_log(lines, settings=SETTINGS, stop_at=104, checkpoint=state)
+    assert onwards.report["events"] == 104
 
 
 def test_rejected_rows_are_counted_once_however_often_it_stops(tmp_path: Path) -> None:

@@ -101,7 +101,10 @@ def append(history: History, user: int, item: int, kind: int, time: float) -> No
 
 @jit
 def under_way(history: History, user: int, now: float, gap_seconds: float) -> int:
-    """Return the length of the session that somebody who asks is in; none lasts over a silence."""
+    """Return the length of the session that somebody who asks is in.
+
+    None lasts over a silence, one with a name of its own included: who comes back names another.
+    """
     head = history.head[user]
     return int(head.session_length) if now - head.last <= gap_seconds else 0
 

@@ -116,7 +116,7 @@ def drift(
     ] = None,
     as_json: JsonRows = False,
 ) -> None:
-    """What drift costs: everlearn, without its action, refitted, and frozen.
+    """What drift costs: everlearn acting at alarms, not acting, refitted, frozen.
 
     Four scripts of the synthetic shop (sudden, gradual, recurring, catalogue):
     events until the hit rate has recovered, regret by true taste, alarms. The
