@@ -16,10 +16,11 @@ MOST = 40
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    """An engine that has met a thousand items, few of them often."""
+    """An engine that has met a thousand items, few of them often, in two shops without a bridge."""
     generator = np.random.default_rng(4)
-    item = (1000 * generator.random(12_000) ** 3).astype(int)
-    user = generator.integers(0, 300, len(item))
+    user = generator.integers(0, 300, 12_000)
+    item = (700 * generator.random(len(user)) ** 3).astype(int)
+    item[user >= 200] = 700 + (300 * generator.random(int((user >= 200).sum())) ** 3).astype(int)
     engine = Engine(EngineConfig(users=400, items=1200, sessions=4096, dedupe_events=0))
     engine.learn(
         batch_of(
@@ -32,7 +33,7 @@ def engine() -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("items", [[3], [700, 2], [950, 1, 400, 30, 950]])
+@pytest.mark.parametrize("items", [[3], [702, 701], [950, 1, 400, 30, 950]])
 def test_the_same_candidates_are_kept_as_if_every_count_were_read(
     engine: Engine, items: list[int]
 ) -> None:
