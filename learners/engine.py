@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from learners.answers import Answers
 from learners.base import (
-    CLICK,
     ERASURE,
     ITEM,
     KINDS,
@@ -27,11 +26,13 @@ from learners.base import (
     UserView,
 )
 from learners.capacity import parts_of
+from learners.deep.served import Deep, Snapshot
 from learners.drift import DetectorConfig, Drift
 from learners.evaluate import Prequential
 from learners.explore import Explorer, Slots
 from learners.forgetting import Watch
 from learners.prequential import Events, Tested, make_tested, test_then_learn
+from learners.report import report_of
 from learners.sources.content import NO_LISTING, listing_of
 from learners.sources.shelves import Listing
 from learners.store.catalogue import Catalogue, Told
@@ -148,6 +149,7 @@ class Engine:
         memory = self.memory
         count = memory.events + np.cumsum(acts)
         rows = memory.items.assign(items)
+        memory.deep.learn_rows(rows, memory.items)
         memory.items.last_seen[rows] = count
         acting = places[acts]
         sampled = batch.event_hash[places] % np.uint64(self.config.evaluate_one_in) == 0
@@ -224,6 +226,20 @@ class Engine:
             self.evaluation.forget_items(rows)
             self.catalogue.forget(rows)
 
+    def serve(self, snapshot: Snapshot | None) -> None:
+        """Answer with another version of the deep model, or without one; call it between batches.
+
+        Nobody is answered by half of each: the next answer is the first one with it.
+        """
+        deep = Deep(self.config.items, snapshot)
+        with self._turn:
+            self.memory.serve(deep)
+
+    @property
+    def snapshot(self) -> str:
+        """Name the version of the deep model that answers now, empty without one."""
+        return self.memory.deep.snapshot
+
     # Asking
 
     def recommend(
@@ -280,23 +296,7 @@ class Engine:
 
     def report(self) -> dict[str, object]:
         """Return counts, prequential figures by source, windows and alarms, as plain values."""
-        return {
-            "events": sum(self.learnt.values()),
-            "learnt": dict(self.learnt),
-            "duplicates": self.duplicates,
-            "rejected": dict(self.rejected),
-            "users": len(self.memory.users),
-            "items": len(self.memory.items),
-            "clock": self.clock,
-            "metrics": self.evaluation.metrics(seen=self.memory.seen),
-            "clicks": self.evaluation.metrics(CLICK),
-            "purchases": self.evaluation.metrics(PURCHASE),
-            "recent": self.evaluation.recent(),
-            "windows": self.evaluation.windows(),
-            "alarms": self.drift.report(),
-            "alarms_raised": dict(self.drift.raised),
-            "outcomes": self.memory.outcomes.report(),
-        }
+        return report_of(self)
 
     def ledger(self) -> dict[str, dict[str, int]]:
         """Return count, xor and sum (modulo 2^64) of the event-id hashes learnt per partition."""

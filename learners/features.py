@@ -12,6 +12,7 @@ from learners.base import PURCHASE
 from learners.candidates import (
     COLUMNS,
     CONTENT,
+    DEEP,
     EVIDENCE,
     FORWARD_LAST,
     KNN,
@@ -21,11 +22,12 @@ from learners.candidates import (
     Workspace,
     latest,
 )
+from learners.deep.source import score_items
 from learners.jit import jit
 from learners.nearness import describe_nearness
 from learners.sources import content, factors
 from learners.store.history import MOST_QUERY
-from learners.vector import find, log_of
+from learners.vector import exp_of, find, log_of
 
 __all__ = ["describe", "score_factors"]
 
@@ -58,6 +60,24 @@ def _weigh_content(models: Models, work: Workspace, kept: int) -> None:
         largest = max(largest, similarity[k])
         total += similarity[k]
     work.largest[CONTENT], work.total[CONTENT] = largest, total
+
+
+@jit
+def _weigh_deep(models: Models, work: Workspace, kept: int) -> None:
+    """Score every candidate by the deep model, as shares of a softmax over those it has."""
+    deep, share, largest, total = work.deep, work.value, np.float32(-np.inf), ZERO
+    score_items(models.deep, work.chosen, kept, deep)
+    for k in range(kept):
+        largest = max(largest, deep[k])
+    if largest == -np.inf:
+        return
+    for k in range(kept):
+        share[k] = deep[k] - largest
+    exp_of(share, kept)
+    for k in range(kept):
+        work.column[DEEP, work.candidate[k]] = share[k]
+        total += share[k]
+    work.largest[DEEP], work.total[DEEP] = ONE, total
 
 
 @jit
@@ -180,6 +200,7 @@ def _describe_content(models: Models, work: Workspace, kept: int, f: int) -> int
 def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
     """Write the features of the `kept` candidates into `work.feature` (FEATURES, kept)."""
     _weigh_content(models, work, kept)
+    _weigh_deep(models, work, kept)
     score_factors(models, work, asked, kept)
     f = _describe_factors(work, kept, _describe_scores(work, kept))
     f = describe_nearness(

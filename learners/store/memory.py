@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import Models, Workspace, first_weights, make_workspace
+from learners.deep.served import Deep
 from learners.handle import Handle, State, make_handle
 from learners.outcomes import Outcomes
 from learners.sources.content import Content
@@ -58,6 +59,7 @@ class Memory:
     factors: Factors
     content: Content
     outcomes: Outcomes
+    deep: Deep
     blend: Blend
     ledger: Ledger
     work: Workspace
@@ -89,6 +91,7 @@ class Memory:
         )
         content = Content(config.items, config.content_candidates)
         outcomes = Outcomes(config, max(config.candidates, MOST_ANSWER))
+        deep = Deep(config.items)
         history = make_history(config.users, config.history_length)
         blend = make_blend(first_weights(), config.hidden_units, config.seed, config.blend_rate)
         work = make_workspace(
@@ -108,6 +111,7 @@ class Memory:
             factors.arrays,
             content.arrays,
             outcomes.arrays,
+            deep.arrays,
         )
         return cls(
             Vocabulary(config.users),
@@ -119,12 +123,20 @@ class Memory:
             factors,
             content,
             outcomes,
+            deep,
             blend,
             make_ledger(config.dedupe_events),
             work,
             models,
             make_handle(State(history, models, blend, work)),
         )
+
+    def serve(self, deep: Deep) -> None:
+        """Put another snapshot in the place of the one before; the kernels read it from now on."""
+        deep.begin(self.items)
+        self.deep = deep
+        self.models = self.models._replace(deep=deep.arrays)
+        self.handle = make_handle(State(self.history, self.models, self.blend, self.work))
 
     @property
     def seen(self) -> int:
@@ -153,6 +165,7 @@ class Memory:
         self.history.changed[rows] = 1
         forget_owners(self.near.sessions, rows, erase)
         self.outcomes.forget_users(rows)
+        self.deep.forget_users(rows)
         self.users.free(rows)
 
     def list_all(self, listing: Listing) -> None:
@@ -170,6 +183,7 @@ class Memory:
             source.forget_items(rows, pause)
             pause()
         self.outcomes.forget_items(rows)
+        self.deep.forget_items(rows)
         gone = np.zeros(self.items.capacity, np.bool_)
         gone[rows] = True
         for first in range(0, self.users.used, USERS_AT_ONCE):
@@ -192,6 +206,7 @@ class Memory:
             "content": {**self.content.state()},
             "outcomes": {**self.outcomes.state(self.items.used)},
             "blend": {**blend_state(self.blend)},
+            "deep": {"snapshot": np.frombuffer(self.deep.snapshot.encode(), np.uint8)},
             "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
         }
 
@@ -220,5 +235,6 @@ class Memory:
         self.content.load_state(parts["content"])
         self.outcomes.load_state(parts.get("outcomes", {}))
         load_blend(self.blend, parts["blend"])
+        self.deep.begin(self.items)
         self.ledger.known[...] = parts["known"]["ids"]
         self.ledger.filled[...] = parts["known"]["filled"]
