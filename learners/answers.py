@@ -69,7 +69,7 @@ def _rank_for(
     Fills `work.answer`, the k best first; returns how many there are.
     """
     in_session = anonymous
-    asked = Asked(anonymous, in_session, now, -1, np.int64(-1), np.int64(0))
+    asked = Asked(anonymous, in_session, now, -1, -1, 0)
     if user >= 0:
         in_session = under_way(history, user, now, gap_seconds)
         asked = ask_user(history, work, user, now, in_session)

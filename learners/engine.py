@@ -232,6 +232,7 @@ class Engine:
         Nobody is answered by half of each: the next answer is the first one with it.
         """
         deep = Deep(self.config.items, snapshot)
+        deep.begin(self.memory.items)
         with self._turn:
             self.memory.serve(deep)
 

@@ -62,7 +62,7 @@ def _ask_before(work: Workspace, clicks: Clicks, place: int) -> Asked:
         n += 1
         before = previous[before]
     work.query_kind[:n] = CLICK
-    return Asked(n, n, clicks.time[place], -1, np.int64(-1), np.int64(0))
+    return Asked(n, n, clicks.time[place], -1, -1, 0)
 
 
 @jit_counted

@@ -96,7 +96,8 @@ def ask_user(history: History, work: Workspace, user: int, now: float, in_sessio
     times_of(history, user, work.query_time, n)
     head = history.head[user]
     own = int(head.session_number - 1) if in_session > 0 else -1
-    return Asked(n, min(in_session, n), now, own, np.int64(user), np.int64(head.total))
+    version = 0 + head.total  # 64 bits, as every number of a question has
+    return Asked(n, min(in_session, n), now, own, 0 + user, version)
 
 
 @jit

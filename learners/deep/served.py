@@ -79,7 +79,11 @@ class Deep:
         fresh = np.unique(rows[~self._asked_for[rows]])
         self._asked_for[fresh] = True
         found = self._ids.rows([items.ids[row] for row in fresh.tolist()])
-        rows, place = fresh[found >= 0], self._place[found[found >= 0]]
+        self.lead(fresh[found >= 0], found[found >= 0])
+
+    def lead(self, rows: NDArray[np.int32], found: NDArray[np.int32]) -> None:
+        """Let item rows of the engine stand for rows of the snapshot, (n,) both."""
+        place = self._place[found]
         self.arrays.item[place] = rows + 1
         self.arrays.place[rows] = place + 1
 

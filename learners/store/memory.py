@@ -133,7 +133,6 @@ class Memory:
 
     def serve(self, deep: Deep) -> None:
         """Put another snapshot in the place of the one before; the kernels read it from now on."""
-        deep.begin(self.items)
         self.deep = deep
         self.models = self.models._replace(deep=deep.arrays)
         self.handle = make_handle(State(self.history, self.models, self.blend, self.work))
