@@ -50,7 +50,7 @@ TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
 HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
-FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + 3 + HALF_LIVES + 2 + 6 + 4
+FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + 3 + 2 + HALF_LIVES + 2 + 6 + 5
 
 PARTS = ("share", "neighbours", "transitions", "popularity", "content", "deep")  # each at most 1
 ANSWER = np.dtype([("row", np.int64), *((part, np.float64) for part in PARTS)])

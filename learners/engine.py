@@ -120,9 +120,11 @@ class Engine:
     def _learn_run(self, batch: Batch, places: NDArray[np.int64]) -> None:
         """Learn events without an erasure, evicting wherever rows run out."""
         kinds = batch.kind[places]
-        named = places[(kinds <= PURCHASE) | (kinds == ITEM)]
-        memory = self.memory
         all_items, all_users = Texts.of(batch.item), Texts.of(batch.user)
+        memory = self.memory
+        named = places[(kinds <= PURCHASE) | (kinds == ITEM)]
+        if self.config.admit_items_after > 1:
+            named = named[memory.let_through(all_items.take(named), batch.kind[named])]
         while len(named):
             acts = batch.kind[named] <= PURCHASE
             items = all_items.take(named)
@@ -227,10 +229,7 @@ class Engine:
             self.catalogue.forget(rows)
 
     def serve(self, snapshot: Snapshot | None) -> None:
-        """Answer with another version of the deep model, or without one; call it between batches.
-
-        Nobody is answered by half of each: the next answer is the first one with it.
-        """
+        """Answer with another version of the deep model, or none, from now on; between batches."""
         deep = Deep(self.config.items, snapshot)
         deep.begin(self.memory.items)
         with self._turn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from learners.base import CLICK, PURCHASE
+from learners.store.frequency import KEPT_OUT
 
 if TYPE_CHECKING:
     from learners.engine import Engine
@@ -19,6 +20,7 @@ def report_of(engine: Engine) -> dict[str, object]:
         "events": sum(engine.learnt.values()),
         "learnt": dict(engine.learnt),
         "duplicates": engine.duplicates,
+        "kept_out": int(memory.frequency.book[KEPT_OUT]),  # their items were met too seldom
         "rejected": dict(engine.rejected),
         "users": len(memory.users),
         "items": len(memory.items),

@@ -26,10 +26,12 @@ from learners.sources.popularity import Popularity
 from learners.sources.rings import Weighing
 from learners.sources.shelves import FRESH, Listing
 from learners.sources.transitions import Transitions
+from learners.store.frequency import Frequency, let_through, make_frequency
 from learners.store.history import History, forget_items, make_history
 from learners.store.ledger import Ledger, make_ledger
 from learners.store.rows import refill
 from learners.store.sessions import forget_owners
+from learners.store.texts import Texts, keys_64
 from learners.store.vocab import Vocabulary
 
 __all__ = ["MOST_ANSWER", "Memory"]
@@ -62,9 +64,11 @@ class Memory:
     deep: Deep
     blend: Blend
     ledger: Ledger
+    frequency: Frequency
     work: Workspace
     models: Models
     handle: Handle  # of history, models, blend and work
+    admit_after: int  # events of an item
     events: int = 0  # clicks and purchases learnt
 
     @classmethod
@@ -126,10 +130,18 @@ class Memory:
             deep,
             blend,
             make_ledger(config.dedupe_events),
+            make_frequency(config.items, config.admit_items_after),
             work,
             models,
             make_handle(State(history, models, blend, work)),
+            config.admit_items_after,
         )
+
+    def let_through(self, items: Texts, kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Tell of each event whether its item has been met often enough to be learnt; (n,)."""
+        through = np.empty(len(kinds), np.bool_)
+        let_through(self.frequency, keys_64(items), kinds, self.admit_after, through)
+        return through
 
     def serve(self, deep: Deep) -> None:
         """Put another snapshot in the place of the one before; the kernels read it from now on."""
@@ -206,6 +218,7 @@ class Memory:
             "outcomes": {**self.outcomes.state(self.items.used)},
             "blend": {**blend_state(self.blend)},
             "deep": {"snapshot": np.frombuffer(self.deep.snapshot.encode(), np.uint8)},
+            "frequency": self.frequency._asdict(),
             "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
         }
 
@@ -235,5 +248,7 @@ class Memory:
         self.outcomes.load_state(parts.get("outcomes", {}))
         load_blend(self.blend, parts["blend"])
         self.deep.begin(self.items)
+        for name, array in parts["frequency"].items():
+            getattr(self.frequency, name)[...] = array
         self.ledger.known[...] = parts["known"]["ids"]
         self.ledger.filled[...] = parts["known"]["filled"]
