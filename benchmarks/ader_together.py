@@ -18,7 +18,7 @@ from benchmarks.ader_engine import EngineContestant
 from benchmarks.ader_protocol import WARM_UP_SHARE
 from benchmarks.ader_stream import Part, Stream
 from learners.base import EngineConfig
-from learners.deep.served import Deep
+from learners.deep.served.deep import Deep
 from learners.ranks import BLEND, SOURCES
 
 __all__ = ["TOGETHER", "TogetherContestant"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import EngineConfig
-from learners.deep.source import ITEMS, NAMED, DeepState, look_for
+from learners.deep.served.source import ITEMS, NAMED, DeepState, look_for
 from learners.jit import LINE, jit, prefetch
 from learners.lanes import empty_rows
 from learners.nearness import NEARNESSES

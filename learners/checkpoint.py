@@ -30,7 +30,7 @@ from learners.store.rows import copy_changed
 
 __all__ = ["Capture", "CheckpointStore", "hold_folder"]
 
-FORMAT = 7  # of the state: to be raised with every change of its arrays
+FORMAT = 8  # of the state: to be raised with every change of its arrays
 PIECE_BYTES = 1 << 20
 NAMES = {"f8": "F64", "f4": "F32", "i8": "I64", "i4": "I32", "u8": "U64", "u4": "U32", "u1": "U8"}
 MAY_GROW = ("users", "items")  # capacities that a later run may raise

@@ -26,7 +26,7 @@ from learners.base import (
     UserView,
 )
 from learners.capacity import parts_of
-from learners.deep.served import Deep, Snapshot
+from learners.deep.served.deep import Deep, Snapshot
 from learners.drift import DetectorConfig, Drift
 from learners.evaluate import Prequential
 from learners.explore import Explorer, Slots

@@ -22,7 +22,7 @@ from learners.candidates import (
     Workspace,
     latest,
 )
-from learners.deep.source import score_items
+from learners.deep.served.source import score_items
 from learners.jit import jit
 from learners.nearness import describe_nearness
 from learners.sources import content, factors

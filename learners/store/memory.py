@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import Models, Workspace, first_weights, make_workspace
-from learners.deep.served import Deep
+from learners.deep.served.deep import Deep
 from learners.handle import Handle, State, make_handle
 from learners.outcomes import Outcomes
 from learners.sources.content import Content

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.config import SequenceConfig
-from learners.deep.index import Index, build
-from learners.deep.source import forget_users, make_deep
-from learners.deep.weights import Weights, make_weights, no_weights
+from learners.deep.served.index import Index, build
+from learners.deep.served.source import forget_users, make_deep
+from learners.deep.served.weights import Weights, make_weights, no_weights
 from learners.errors import SnapshotError
 from learners.store.vocab import Vocabulary
 

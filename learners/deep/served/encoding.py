@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.deep.products import add_product, whole
-from learners.deep.weights import (
+from learners.deep.served.products import add_product, whole
+from learners.deep.served.weights import (
     ARCHITECTURE,
     ATTENTION,
     CORE,

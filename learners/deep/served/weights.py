@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.config import ARCHITECTURES, SequenceConfig
-from learners.deep.products import whole
+from learners.deep.served.products import whole
 from learners.lanes import LANES
 
 __all__ = ["Weights", "make_weights", "no_weights"]

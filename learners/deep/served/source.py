@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.deep.encoding import Bench, encode, make_bench
+from learners.deep.served.encoding import Bench, encode, make_bench
 from learners.deep.histories import GAPS
-from learners.deep.index import Index, Search, look, make_search
-from learners.deep.weights import Weights
+from learners.deep.served.index import Index, Search, look, make_search
+from learners.deep.served.weights import Weights
 from learners.jit import LINE, jit, prefetch
 from learners.lanes import LANES, product
 

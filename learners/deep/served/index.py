@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.deep.products import dot_rows, whole
+from learners.deep.served.products import dot_rows, whole
 from learners.jit import jit, jit_counted
 from learners.lanes import TOGETHER
 from learners.selection import best_places
