@@ -101,7 +101,7 @@ class Registry:
         """
         return self.aliases()[name]
 
-    def aliases(self) -> dict[Alias, str | None]:
+    def aliases(self) -> dict[str, str | None]:
         """Return the id of every alias, all of one moment."""
         path = self.root / "aliases.json"
         try:
@@ -112,8 +112,7 @@ class Registry:
             raise SnapshotError(f"{path} is refused: {error}; {CURE}") from error
         return {name: told.get(name) for name in ALIASES}
 
-    def _sound_aliases(self) -> dict[Alias, str | None]:
-        """Return the aliases, none where they are damaged."""
+    def _sound_aliases(self) -> dict[str, str | None]:
         try:
             return self.aliases()
         except SnapshotError:
@@ -153,11 +152,10 @@ class Registry:
             manifest = read_sealed(folder / MANIFEST)
         except (OSError, ValueError) as error:
             raise self._refused(id, error) from error
-        if manifest.get("format") != FORMAT:
-            wrong = f"its format is {manifest.get('format')!r}, this version reads {FORMAT}"
-            raise self._refused(id, wrong)
-        if manifest.get("id") != id:
-            raise self._refused(id, f"its manifest is that of {manifest.get('id')!r}")
+        if (form := manifest.get("format")) != FORMAT:
+            raise self._refused(id, f"its format is {form!r}, this version reads {FORMAT}")
+        if (own := manifest.get("id")) != id:
+            raise self._refused(id, f"its manifest is that of {own!r}")
         return {**manifest, "state": self._state(id, manifest)}
 
     def manifests(self) -> list[dict[str, Any]]:
@@ -189,7 +187,7 @@ class Registry:
         SnapshotError
             It cannot be written: then nothing of it is left.
         """
-        with self._writing() as aliases:
+        with self._writing(begin=True) as aliases:
             for left in (self.root / "snapshots").glob("*.tmp"):  # by a writer that was killed
                 shutil.rmtree(left, ignore_errors=True)
             told = {**manifest, "format": FORMAT, "version": version("everlearn")}
@@ -268,20 +266,25 @@ class Registry:
         manifest = self.manifest(id)
         del manifest["state"]
         for name, value in told.items():
-            old = manifest.get(name)
-            both = isinstance(old, dict) and isinstance(value, Mapping)
-            manifest[name] = {**old, **value} if both else value  # type: ignore[dict-item]
+            table = isinstance(value, Mapping)
+            manifest[name] = {**manifest.get(name, {}), **value} if table else value
         try:
             replace_file(self._folder(id) / MANIFEST, sealed(manifest))
         except OSError as error:
             raise SnapshotError(f"cannot write {self._folder(id)}: {error.strerror}") from error
 
     @contextmanager
-    def _writing(self, mend: bool = False) -> Iterator[dict[Alias, str | None]]:
+    def _writing(
+        self, *, begin: bool = False, mend: bool = False
+    ) -> Iterator[dict[str, str | None]]:
         """Wait for other writers; lend the aliases, and put them on disk where they changed.
 
-        To `mend` is to take damaged ones for none.
+        To `begin` is to make the folder, to `mend` is to take damaged aliases for none.
         """
+        if not (begin or self.root.is_dir()):
+            raise SnapshotError(
+                f"{self.root} holds no snapshot: `everlearn train` writes the first"
+            )
         try:
             (self.root / "snapshots").mkdir(parents=True, exist_ok=True)
             with (self.root / "lock").open("a") as lock:
@@ -290,8 +293,7 @@ class Registry:
                 before = dict(aliases)
                 yield aliases
                 if aliases != before:
-                    named = {str(name): id for name, id in aliases.items()}
-                    replace_file(self.root / "aliases.json", sealed(named))
+                    replace_file(self.root / "aliases.json", sealed(aliases))
         except OSError as error:
             raise SnapshotError(
                 f"cannot write {self.root}: {error.strerror or error}; free space, or name another "
