@@ -111,7 +111,7 @@ def test_a_champion_that_has_to_go_is_replaced_by_one_that_is_not_worse() -> Non
 def test_worse_live_is_told_from_chance() -> None:
     assert is_worse(paired(0.5, 0.3), CONFIG)
     assert not is_worse(paired(0.3, 0.5), CONFIG)
-    assert sum(is_worse(paired(0.5, 0.5, 400, seed), CONFIG) for seed in SEEDS) <= 3
+    assert sum(is_worse(paired(0.5, 0.5, 400, seed), CONFIG) for seed in SEEDS) <= 1
     assert not is_worse(NOTHING, CONFIG)
 
 

@@ -118,12 +118,12 @@ def test_a_discarded_challenger_says_why(tmp_path: Path) -> None:
     assert registry.alias("challenger") is None
 
 
-def test_a_champion_that_is_retired_leaves_its_place_empty(tmp_path: Path) -> None:
+def test_a_champion_that_is_retired_is_gone_and_leaves_its_place_empty(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
-    id = promoted(registry)
-    registry.retire("trained before an erasure")
-    assert registry.alias("champion") is None
-    assert registry.manifest(id)["state"] == "retired"
+    first, second = promoted(registry), promoted(registry, 2)
+    registry.retire(second)
+    assert registry.aliases() == {"champion": None, "previous": first, "challenger": None}
+    assert registry.ids() == [first]
 
 
 def test_the_newest_stay_and_whoever_an_alias_names(tmp_path: Path) -> None:

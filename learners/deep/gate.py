@@ -32,6 +32,7 @@ class GateConfig:
     targets: int = 1_000  # between two verdicts
     verdicts: int = 4  # after which a challenger that is not better is discarded
     chance: float = 0.05  # of promoting one that is no better, over all its verdicts
+    rollback_chance: float = 0.001  # of taking back one that is no worse, at each look
     forgetting: float = 0.01  # hit rate that may be lost on old targets
     least_old: int = 100  # old targets, below which they say nothing
     seed: int = 1
@@ -121,7 +122,7 @@ def is_worse(
     config: GateConfig = GateConfig(),
 ) -> bool:
     """Tell whether who was promoted (the `challenger`) is worse live than who served before."""
-    return _chance(_swapped(live), config.seed) < config.chance / config.verdicts
+    return _chance(_swapped(live), config.seed) < config.rollback_chance
 
 
 def _worth(rank: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

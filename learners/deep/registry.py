@@ -243,12 +243,11 @@ class Registry:
             if aliases["challenger"] == id:
                 aliases["challenger"] = None
 
-    def retire(self, why: str) -> None:
-        """Take the champion out of service, and put none in its place."""
+    def retire(self, id: str) -> None:
+        """Delete a snapshot; an alias that named it names none from now on."""
         with self._writing() as aliases:
-            if aliases["champion"] is not None:
-                self._annotate(aliases["champion"], {"fate": "retired", "why": why})
-            aliases["champion"] = aliases["previous"] = None
+            aliases.update({name: None for name, its in aliases.items() if its == id})
+        self.remove(id)
 
     def annotate(self, id: str, **told: Any) -> None:
         """Enter values into a manifest; tables are merged."""
