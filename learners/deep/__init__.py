@@ -1,1 +1,1 @@
-"""The deep half: a sequential model that is fine-tuned, proved and promoted while it serves."""
+"""The deep half: a sequential model that is fine-tuned again and again, and its snapshots."""

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from learners.base import CLICK, ERASURE, PURCHASE, Batch
 from learners.deep.gate import LIST
 from learners.deep.lesson import Lesson, Progress, Trained, hold, lesson_of, pupil_of
-from learners.deep.memory import Books, Happening, LifelongConfig, Memory
+from learners.deep.memory import Books, Happening, LifelongConfig, Memory, joined, parted
 from learners.deep.questions import Pupil, Questions
 from learners.deep.registry import Registry
 from learners.deep.season import Cut, Season
 from learners.deep.service import InService
+from learners.errors import SnapshotError
 from learners.store.texts import Texts, keys_64
 
 __all__ = ["Lifelong", "Submit", "at_once"]
@@ -164,7 +165,7 @@ class Lifelong:
             if len(memory.asked) == BLOCK:
                 self._close_block()
         memory.trails.append(user, row, kind, time)
-        if self._is_due():
+        if self.season is None and books.lesson_is_due(self.config):
             self._begin()
 
     def _erase(self, user: int, time: float) -> None:
@@ -218,48 +219,34 @@ class Lifelong:
 
     # Lessons
 
-    def _is_due(self) -> bool:
-        books, config = self.books, self.config
-        if self.season is not None:
-            return False
-        since = books.events - books.cut_events
-        every = config.every_events if books.cuts else config.first_events
-        if since >= every or (books.due and since >= config.least_events):
-            return True
-        aged = config.every_minutes > 0 and books.cuts > 0 and since >= config.least_events
-        return aged and books.clock - books.cut_time >= 60.0 * config.every_minutes
-
     def _begin(self) -> None:
         """Cut a lesson off from what comes, and have it held."""
         self._close_block()
         books, memory = self.books, self.memory
         if self.season is not None:  # closing the block may have led to another
             return
-        books.cuts, books.cut_events, books.cut_time = books.cuts + 1, books.events, books.clock
-        books.due = False
+        books.cut()
         memory.hand_out(books.events)
-        lesson = lesson_of(
-            self.champion,
-            memory.items,
-            memory.fresh.trainable(),
-            deepcopy(memory.buffer),
-            self.config.model,
-            replace(self.config.tuning, seed=self.config.tuning.seed + books.cuts),
-        )
-        if not len(lesson.new):
+        new = memory.fresh.trainable()
+        if not len(new):
             return
+        tuning = replace(self.config.tuning, seed=self.config.tuning.seed + books.cuts)
+        older = deepcopy(memory.buffer)
+        lesson = lesson_of(self.champion, memory.items, new, older, self.config.model, tuning)
         cut = Cut(
             number=books.cuts,
             events=books.events,
             parent=self.champion.id if self.champion else None,
-            time_from=float(lesson.new.time.min()),
-            time_until=float(lesson.new.time.max()),
+            time_from=float(new.time.min()),
+            time_until=float(new.time.max()),
             positions=dict(books.positions),
+            config=asdict(self.config.model),
+            tuning=asdict(tuning),
             replace=self.service.has_to_go(books.clock),
         )
-        met = lesson.new.item[lesson.new.item >= 0]
+        met = new.item[new.item >= 0]
         self.season = Season(cut, np.bincount(met, minlength=memory.items.capacity))
-        self._tell("begun", None, "", sequences=len(lesson.new), targets=lesson.new.targets)
+        self._tell("begun", None, "", sequences=len(new), targets=new.targets)
         self.training = self._submit(lambda: self._hold(lesson, self._progress))
         if self._submit is at_once:
             self._adopt(self.training)
@@ -274,15 +261,9 @@ class Lifelong:
             self._tell("failed", None, repr(error))
             return
         trained = training.result()
-        tuning = replace(self.config.tuning, seed=self.config.tuning.seed + season.cut.number)
-        told = season.cut.manifest() | {
-            "config": asdict(self.config.model),
-            "tuning": asdict(tuning),
-            "items": len(trained.items),
-            "training": trained.figures,
-        }
+        told = {"items": len(trained.items), "training": trained.figures}
         try:
-            id = self.registry.write(trained.arrays, trained.items, told)
+            id = self.registry.write(trained.arrays, trained.items, season.cut.manifest() | told)
         except SnapshotError as error:
             self.season = None
             self._tell("failed", None, str(error))
@@ -347,26 +328,18 @@ class Lifelong:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as named arrays; models are in the registry."""
-        parts = {
-            **self.memory.state(),
-            "books": self.books.state(),
-            "service": self.service.state(),
-        }
+        books, service = self.books.state(), self.service.state()
+        parts = {**self.memory.state(), "books": books, "service": service}
         if self.season is not None:
             parts["season"] = self.season.state()
-        return {
-            f"{part}/{key}": array for part, each in parts.items() for key, array in each.items()
-        }
+        return joined(parts)
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become what gave this state; a lesson that was under way is begun anew."""
-        parts: dict[str, dict[str, NDArray[np.generic]]] = {}
-        for name, array in state.items():
-            part, _, key = name.partition("/")
-            parts.setdefault(part, {})[key] = array
+        parts = parted(state)
         self.memory.load_state(parts)
         self.books.load_state(parts["books"])
-        self.service.load_state(parts["service"])
+        same = self.service.load_state(parts["service"])
         if self.champion is not None:
             self.memory.let_go(self.champion.events)
         there = self.registry.alias("challenger")
@@ -374,8 +347,10 @@ class Lifelong:
         if season and season.name and season.name == there:
             self.season = season
             season.challenger = pupil_of(self.registry.read(there), self.memory.items)
-        elif there is not None:  # it may have learnt what is to judge it
+            if not same:
+                season.again(self.champion)
+            return
+        if there is not None:  # it may have learnt what is to judge it
             self.registry.discard(there, "the trainer ended before it had noted it")
-        self.books.due |= self.season is None and (
-            there is not None or bool(season and not season.name)
-        )
+        if there is not None or (season and not season.name):
+            self.books.due = True

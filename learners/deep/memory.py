@@ -22,7 +22,7 @@ from learners.store.ledger import admit, make_ledger, with_room
 from learners.store.texts import Texts
 from learners.store.vocab import Vocabulary
 
-__all__ = ["Books", "Happening", "LifelongConfig", "Memory"]
+__all__ = ["Books", "Happening", "LifelongConfig", "Memory", "joined", "parted"]
 
 OLD_QUESTIONS = 2_000
 
@@ -131,6 +131,20 @@ class Books:
         self.watermarks.update(batch.watermarks)
         for reason, count in batch.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
+
+    def lesson_is_due(self, config: LifelongConfig) -> bool:
+        """Tell whether enough has come, or time has gone by, or hits have become rarer."""
+        since = self.events - self.cut_events
+        every = config.every_events if self.cuts else config.first_events
+        if since >= every or since < config.least_events or not self.cuts:
+            return since >= every
+        minutes = (self.clock - self.cut_time) / 60.0
+        return self.due or 0.0 < config.every_minutes <= minutes
+
+    def cut(self) -> None:
+        """Note that a lesson ends here."""
+        self.cuts, self.cut_events, self.cut_time = self.cuts + 1, self.events, self.clock
+        self.due = False
 
     def ledger(self) -> dict[str, dict[str, int]]:
         """Return count, xor and sum (modulo 2^64) of the event-id hashes learnt per partition."""
@@ -274,3 +288,17 @@ class Memory:
         self.fresh = Histories(**fresh)
         self.old.load_state(parts["old"])
         self.asked = Questions.from_state("asked", parts["asked"]).one_by_one()
+
+
+def joined(parts: Mapping[str, State]) -> dict[str, NDArray[np.generic]]:
+    """Return named arrays of several parts under one name each: `part/name`."""
+    return {f"{part}/{key}": array for part, each in parts.items() for key, array in each.items()}
+
+
+def parted(state: State) -> dict[str, dict[str, NDArray[np.generic]]]:
+    """Return them part by part again."""
+    parts: dict[str, dict[str, NDArray[np.generic]]] = {}
+    for name, array in state.items():
+        part, _, key = name.partition("/")
+        parts.setdefault(part, {})[key] = array
+    return parts

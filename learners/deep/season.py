@@ -29,14 +29,17 @@ class Cut(msgspec.Struct, frozen=True):
     time_from: float  # seconds UTC
     time_until: float
     positions: dict[str, int]  # every record before these was learnt
+    config: dict[str, Any]  # of the model
+    tuning: dict[str, Any]
     replace: bool = False  # the champion has to go
     erased: bool = False  # somebody was erased since
     challenger: str = ""  # what came of it
 
     def manifest(self) -> dict[str, Any]:
         """Return what a snapshot's manifest tells of it."""
-        names = ("number", "events", "parent", "time_from", "time_until", "positions")
-        return {name: getattr(self, name) for name in names}
+        own = ("replace", "erased", "challenger")
+        told = {name: getattr(self, name) for name in self.__struct_fields__ if name not in own}
+        return {**told, "seed": self.tuning["seed"]}
 
 
 @dataclass(slots=True)

@@ -182,13 +182,15 @@ class InService:
             "counts": np.array([self._seen, self.retire_at]),
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Become what gave this state, but for the champion, who may be another by now."""
+    def load_state(self, state: Mapping[str, Any]) -> bool:
+        """Become what gave this state; tell whether the champion is the same by now."""
         self.follow()
         self.retire_at = float(state["counts"][1])
         own = self.champion.id if self.champion else ""
-        if state["champion"].tobytes().decode() == own:
+        same = bool(state["champion"].tobytes().decode() == own)
+        if same:
             self._user, self._before, self._now = (
                 np.array(state[name]) for name in ("user", "before", "now")
             )
             self._seen = int(state["counts"][0])
+        return same

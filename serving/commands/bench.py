@@ -165,6 +165,12 @@ def ader(
     protocol: Annotated[
         list[str] | None, typer.Option(help="per_period or per_event; default: both.")
     ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="The deep model, fine-tuned each week, instead.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="With --deep: a folder for the model of each week.")
+    ] = None,
     settings_file: SettingsFile = None,
     as_json: JsonRows = False,
 ) -> None:
@@ -173,29 +179,31 @@ def ader(
     per_period learns the weeks before and tests a whole week without learning
     in it, as ADER's table does; per_event learns each click right after it was
     tested. In percent, plain mean of the weeks; microseconds a query and an
-    event learnt beside them.
+    event learnt beside them. With --deep the deep model alone, per period, with
+    and without rehearsal, distilled, and trained anew each week; seconds of its
+    training, and what it still knows of the first weeks.
 
     \b
     Examples:
       everlearn bench ader diginetica-weekly.parquet --json
+      everlearn bench ader diginetica-weekly.parquet --deep --method deep_rehearsal
       everlearn bench ader diginetica-weekly.parquet --sample 20 --cycles 4
       everlearn bench ader diginetica-weekly.parquet --method blend --protocol per_period
     """
     from serving.progress import progress_bar
     from streams.settings import load_settings
 
-    module = _module("ader")
+    module = _module("ader_deep" if deep else "ader")
     _check_methods(method, module.METHODS)
     _check_methods(protocol, module.PROTOCOLS, "protocol")
-    rows = module.run(
-        path,
-        config=load_settings(settings_file).engine,
-        methods=method or module.METHODS,
-        protocols=protocol or module.PROTOCOLS,
-        cycles=cycles,
-        sample=sample,
-        bar=progress_bar,
-    )
+    told = {"cycles": cycles, "sample": sample, "bar": progress_bar}
+    methods = method or module.METHODS
+    if deep:
+        rows = module.run(path, methods=methods, save=save, **told)
+    else:
+        engine = load_settings(settings_file).engine
+        protocols = protocol or module.PROTOCOLS
+        rows = module.run(path, config=engine, methods=methods, protocols=protocols, **told)
     _print(rows, as_json)
 
 
