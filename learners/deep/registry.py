@@ -192,7 +192,7 @@ class Registry:
                 shutil.rmtree(left, ignore_errors=True)
             told = {**manifest, "format": FORMAT, "version": version("everlearn")}
             id = f"{self._next_number():08d}-{self._digest(arrays, items, told)[:8]}"
-            write_folder(self._folder(id), partial(_fill, arrays, items, {"id": id, **told}))
+            write_folder(self._folder(id), partial(_fill, arrays, items, {**told, "id": id}))
             aliases["challenger"] = id
         for old in self.ids()[: -self.keep]:
             self.remove(old)
