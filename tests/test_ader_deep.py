@@ -10,9 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import ader_deep
+from benchmarks import ader_deep, architectures
 from benchmarks.ader_deep import sessions_of, target_ranks
-from learners.deep.config import FineTuneConfig, SequenceConfig
+from learners.deep.config import ARCHITECTURES, FineTuneConfig, SequenceConfig
 from learners.deep.histories import Histories
 from learners.deep.sequence import SequenceModel
 from serving.cli import app
@@ -81,3 +81,14 @@ def test_the_command_takes_deep_methods_alone(tmp_path: Path) -> None:
     words = ["bench", "ader", str(file), "--deep", "--method", "deep_finetune", "--cycles", "1"]
     result = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
     assert json.loads(result.stdout)["protocol"] == "per_period"
+
+
+def test_architectures_have_the_same_steps_and_their_own_seconds(tmp_path: Path) -> None:
+    file = write(shop(), tmp_path / "weeks.parquet")
+    rows = list(architectures.run(file, config=SMALL, training=QUICK, bar=progress_bar))
+    assert [row["method"] for row in rows] == list(ARCHITECTURES)
+    assert len({row["steps"] for row in rows}) == len({row["n"] for row in rows}) == 1
+    assert len({row["parameters"] for row in rows}) == len(rows)
+    for row in rows:
+        assert float(str(row["query_p50_ms"])) > 0
+        assert 0 < float(str(row["mrr@20"])) <= float(str(row["recall@20"])) <= 100

@@ -71,13 +71,14 @@ def learnt() -> Engine:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("width", [32, 40])
-def test_answers_are_those_of_torch(
-    learnt: Engine, architecture: Architecture, width: int
-) -> None:
+def test_answers_are_those_of_torch(learnt: Engine, architecture: Architecture, width: int) -> None:
     model = shaken(SequenceConfig(architecture, width=width, feed_forward=80), len(ITEMS) + 1)
     held = Held(model)
     learnt.serve(Deep(CONFIG.items, held))
-    asked = [(item, KINDS[PURCHASE if i == 2 else CLICK], 900.0 * i * i) for i, item in enumerate(ITEMS[:7])]
+    asked = [
+        (item, KINDS[PURCHASE if i == 2 else CLICK], 900.0 * i * i)
+        for i, item in enumerate(ITEMS[:7])
+    ]
     told = deep_parts(learnt, asked)
     rows = np.array([held.items.index(item) for item, _, _ in asked], np.int32)
     kinds = np.array([KINDS.index(kind) for _, kind, _ in asked], np.uint8)
@@ -156,7 +157,9 @@ def test_items_that_lost_their_rows_are_no_longer_led_to() -> None:
         engine.learn(batch_of(clicks, prefix=f"e{begin}-"))
         arrays = engine.memory.deep.arrays
         rows = np.flatnonzero(arrays.place)
-        assert [engine.memory.items.row(f"i{i}") >= 0 for i in range(begin, begin + 10)] == [True] * 10
+        assert [engine.memory.items.row(f"i{i}") >= 0 for i in range(begin, begin + 10)] == [
+            True
+        ] * 10
         held = {engine.memory.items.ids[row] for row in rows.tolist()}
         known = {name for name in names if engine.memory.items.row(name) >= 0}
         assert held == known

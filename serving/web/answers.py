@@ -21,8 +21,11 @@ __all__ = [
     "Failure",
     "Health",
     "HistoryEvent",
+    "Moved",
     "Problem",
     "RejectedEvent",
+    "SnapshotAnswer",
+    "SnapshotsAnswer",
     "UserAnswer",
     "json",
 ]
@@ -104,6 +107,37 @@ class UserAnswer(msgspec.Struct, kw_only=True):
     total_events: int
     session_length: int
     as_of: AsOf
+
+
+class SnapshotAnswer(msgspec.Struct, kw_only=True):
+    """A snapshot: a version of the deep model."""
+
+    id: str
+    state: Annotated[
+        str,
+        msgspec.Meta(description="champion, challenger, retired, discarded, rolled_back, damaged"),
+    ]
+    parent: Annotated[str | None, msgspec.Meta(description="what it was fine-tuned from")]
+    manifest: Annotated[
+        dict[str, Any], msgspec.Meta(description="what it was trained on, and its figures")
+    ]
+
+
+class SnapshotsAnswer(msgspec.Struct, kw_only=True):
+    """All snapshots, oldest first, and which of them serves."""
+
+    champion: str | None
+    previous: str | None
+    challenger: str | None
+    snapshots: list[SnapshotAnswer]
+
+
+class Moved(msgspec.Struct, kw_only=True):
+    """Who serves now."""
+
+    champion: str | None
+    previous: str | None
+    announced: Annotated[bool, msgspec.Meta(description="whether the broker has taken it")]
 
 
 class Problem(msgspec.Struct):
