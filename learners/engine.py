@@ -26,7 +26,7 @@ from learners.base import (
     UserView,
 )
 from learners.capacity import parts_of
-from learners.deep.served.deep import Deep, Snapshot
+from learners.deep.served.deep import Deep
 from learners.drift import DetectorConfig, Drift
 from learners.evaluate import Prequential
 from learners.explore import Explorer, Slots
@@ -228,9 +228,8 @@ class Engine:
             self.evaluation.forget_items(rows)
             self.catalogue.forget(rows)
 
-    def serve(self, snapshot: Snapshot | None) -> None:
+    def serve(self, deep: Deep) -> None:
         """Answer with another version of the deep model, or none, from now on; between batches."""
-        deep = Deep(self.config.items, snapshot)
         deep.begin(self.memory.items)
         with self._turn:
             self.memory.serve(deep)

@@ -21,12 +21,14 @@ import polars as pl
 
 from learners.base import EngineConfig
 from learners.checkpoint import Capture, CheckpointStore, hold_folder
+from learners.deep.registry import Registry
 from learners.engine import Engine
 from learners.errors import DataError, SettingsError
 from streams.datasets import load_dataset
 from streams.lines import LINES_TOPIC, read_lines
 from streams.log import LogAbout, frame_of, read_log
 from streams.record import TopicReader
+from streams.replay_deep import DeepReplay, deep_replay, serve_champion
 from streams.replay_sources import DatasetSource, LinesSource, RecordSource, ReplaySource
 from streams.settings import Settings, TopicSettings, load_settings
 from streams.warmup import warm_up
@@ -95,6 +97,8 @@ def replay_log(
     stop_at: int | None = None,
     sample: int | None = None,
     checkpoint: Path | None = None,
+    deep: bool = False,
+    snapshots: Path | None = None,
     progress: Progress = lambda passed, total, engine: None,
     tell: Callable[[str], None] = lambda text: None,
     stopping: AbstractContextManager[threading.Event] | None = None,
@@ -118,6 +122,11 @@ def replay_log(
     checkpoint
         Folder to go on from, when it holds a checkpoint, and to leave one in; nobody else's. JSON
         lines or a data set must begin with the rows that were learnt into it.
+    deep
+        Train, judge and serve a deep model on the way, as a trainer does (`trainer` in the
+        settings), at the same events every time.
+    snapshots
+        Folder of snapshots: whose champion answers, or, with `deep`, where new ones are left.
     progress
         Called after each batch with the events passed, those in all, and the engine.
     tell
@@ -132,6 +141,8 @@ def replay_log(
     """
     if not isinstance(settings, Settings):
         settings = load_settings(settings)
+    if deep and checkpoint is not None:
+        raise SettingsError("a replay with a deep model is not resumed: leave out the checkpoint")
     with ExitStack() as stack:
         if checkpoint is not None:
             stack.enter_context(hold_folder(checkpoint, "replay", OTHER_FOLDER))
@@ -140,13 +151,19 @@ def replay_log(
         store = CheckpointStore(checkpoint, settings.checkpoint_keep) if checkpoint else None
         learnt_from = _resume(engine, store, source, path, stop_at) if store is not None else {}
         _load(tell)
+        trained = stack.enter_context(deep_replay(engine, settings, snapshots)) if deep else None
+        if snapshots is not None and trained is None:
+            serve_champion(engine, Registry(snapshots))
         with stopping or nullcontext(threading.Event()) as stop:
-            run = _learn(engine, source, stop_at, progress, stop)
+            run = _learn(engine, source, stop_at, progress, stop, trained)
         if not (any(engine.learnt.values()) or run.stopped or stop_at == 0):
             raise DataError(f"nothing was learnt: {_why_nothing(path, engine, source)}")
         if store is not None:
             store.write(_with_log(store.capture(engine), learnt_from, source, path))
-    return ReplayResult(engine, _report(engine, source, run), run.stopped)
+    report = _report(engine, source, run)
+    if trained is not None:
+        report["snapshots"] = trained.report()
+    return ReplayResult(engine, report, run.stopped)
 
 
 def open_source(path: str | Path, dataset: str | None, settings: Settings) -> ReplaySource:
@@ -279,6 +296,7 @@ def _learn(
     stop_at: int | None,
     progress: Progress,
     stop: threading.Event,
+    trained: DeepReplay | None,
 ) -> _Run:
     """Learn what the engine has not learnt yet, or as much of it as there is time."""
     total = len(source) if stop_at is None else min(stop_at, len(source))
@@ -290,6 +308,8 @@ def _learn(
         if began is None and len(batch) and not any(engine.learnt.values()):
             began = float(batch.timestamp[0])
         learnt += engine.learn(batch)
+        if trained is not None:
+            trained.learn(batch)
         passed += len(batch) + sum(batch.rejected.values())
         seconds = time.perf_counter() - start
         progress(passed, total, engine)

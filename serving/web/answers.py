@@ -46,6 +46,9 @@ class Answer(msgspec.Struct, kw_only=True):
     impression_id: Annotated[
         str, msgspec.Meta(description="name it in the clicks and purchases that follow")
     ]
+    snapshot: Annotated[
+        str, msgspec.Meta(description="the deep model that has answered; empty without one")
+    ]
     items: list[Recommendation]
 
 
@@ -170,6 +173,12 @@ class Health(msgspec.Struct, kw_only=True):
     last_checkpoint: Annotated[float | None, msgspec.Meta(description="seconds UTC")]
     checkpoint_problems: Annotated[
         list[str], msgspec.Meta(description="checkpoints refused at the start, and why")
+    ]
+    snapshot: Annotated[
+        str, msgspec.Meta(description="the deep model that answers; empty without one")
+    ]
+    snapshot_problem: Annotated[
+        str, msgspec.Meta(description="why the champion cannot answer; empty when it does")
     ]
     missing_topics: Annotated[
         list[str], msgspec.Meta(description="event topics that the broker does not have yet")

@@ -43,7 +43,7 @@ ENGINE_MEANINGS = {
     "sessions": "recent sessions kept",
     "history_length": "newest events kept of a user",
     "session_gap_seconds": "silence that ends a session where events name none",
-    "admit_items_after": "clicks and purchases that an item needs before it is learnt, or its catalogue entry",
+    "admit_items_after": "clicks and purchases, or a catalogue entry, before an item is learnt",
     "dedupe_events": "newest event ids remembered, to skip repeated deliveries",
     "evaluate_one_in": "share of events ranked before they are learnt: 1 in this many",
     "blend_warmup_events": "first clicks and purchases, all of which teach the blend; later, those "

@@ -20,9 +20,9 @@ from learners.selection import best_places
 
 __all__ = ["Index", "Search", "build", "look", "make_search", "nearest", "recall"]
 
-ROUNDS = 8  # of k-means
+ROUNDS = 5  # of k-means
 ROWS_A_CLUSTER = 128
-LOOKED_INTO = 1 / 12  # of all clusters; at least `LEAST_CLUSTERS`
+LOOKED_INTO = 1 / 24  # of all clusters; at least `LEAST_CLUSTERS`
 LEAST_CLUSTERS = 12
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.deep.served.encoding import Bench, encode, make_bench
 from learners.deep.histories import GAPS
+from learners.deep.served.encoding import Bench, encode, make_bench
 from learners.deep.served.index import Index, Search, look, make_search
 from learners.deep.served.weights import Weights
 from learners.jit import LINE, jit, prefetch

@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.config import ARCHITECTURES, SequenceConfig
+from learners.deep.histories import GAPS
 from learners.deep.served.products import whole
 from learners.lanes import LANES
 
-__all__ = ["Weights", "make_weights", "no_weights"]
+__all__ = ["Weights", "make_weights", "no_weights", "parts_of"]
 
 CORE, TRANSFORMER, RECURRENT, DENSE = range(4)  # places in ARCHITECTURES
 ARCHITECTURE, WIDTH, WHOLE, INNER, PLACES = range(5)  # of `Weights.shape`
+KINDS = 2
 
 # Names of a model's arrays in the order of `Weights.start`; a matrix is (out, in) there.
 PLACE, KIND, GAP = range(3)
@@ -29,34 +31,37 @@ QUERY, QUERY_B, KEY, REACH = range(BLOCK + 14, BLOCK + 18)
 TO_GATES, TO_GATES_B, FROM_STATE, FROM_STATE_B = range(BLOCK, BLOCK + 4)
 WIDE_UP, WIDE_UP_B, WIDE_DOWN, WIDE_DOWN_B = range(BLOCK, BLOCK + 4)
 FIRST = ("place", "kind.weight", "gap.weight")
-BLOCK_PARTS = tuple(
-    f"encoder.block.{layer}.{part}"
-    for layer in ("norm_1", "attention", "mixed", "norm_2", "up", "down", "norm_3")
-    for part in ("weight", "bias")
-)
-PARTS: tuple[tuple[str, ...], ...] = (
-    (
-        *FIRST,
-        *BLOCK_PARTS,
-        "encoder.query.weight",
-        "encoder.query.bias",
-        "encoder.key.weight",
-        "encoder.reach",
-    ),
-    (*FIRST, *BLOCK_PARTS),
-    (
-        *FIRST,
-        "encoder.cell.weight_ih_l0",
-        "encoder.cell.bias_ih_l0",
-        "encoder.cell.weight_hh_l0",
-        "encoder.cell.bias_hh_l0",
-    ),
-    (
-        *FIRST,
-        *(f"encoder.{layer}.{part}" for layer in ("up", "down") for part in ("weight", "bias")),
-    ),
-)
 LOOKED_UP = frozenset(FIRST)  # and not multiplied with
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def parts_of(config: SequenceConfig) -> Shapes:
+    """Return the shapes of a model's arrays, but for table and offsets, in the order of `start`."""
+    d, f, places = config.width, config.feed_forward, config.most_events
+    of_events = dict(zip(FIRST, ((places, d), (KINDS, d), (GAPS, d)), strict=True))
+    layers: Shapes
+    if config.architecture == "gru":
+        gates = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")
+        layers = {f"cell.{name}": ((3 * d, d), (3 * d,))["bias" in name] for name in gates}
+    elif config.architecture == "mlp":
+        layers = _linear("up", f, 2 * d) | _linear("down", d, f)
+    else:
+        layers = _norm("norm_1", d) | _linear("attention", 3 * d, d) | _linear("mixed", d, d)
+        layers |= _norm("norm_2", d) | _linear("up", f, d) | _linear("down", d, f)
+        layers = {f"block.{name}": shape for name, shape in (layers | _norm("norm_3", d)).items()}
+        if config.architecture == "core":
+            layers |= _linear("query", d, d) | {"key.weight": (d, d), "reach": (places,)}
+    return of_events | {f"encoder.{name}": shape for name, shape in layers.items()}
+
+
+def _linear(layer: str, out: int, inner: int) -> Shapes:
+    return {f"{layer}.weight": (out, inner), f"{layer}.bias": (out,)}
+
+
+def _norm(layer: str, width: int) -> Shapes:
+    return {f"{layer}.weight": (width,), f"{layer}.bias": (width,)}
 
 
 class Weights(NamedTuple):
@@ -75,9 +80,15 @@ def make_weights(config: SequenceConfig, arrays: Mapping[str, NDArray[np.float32
     ------
     KeyError
         An array is missing.
+    ValueError
+        An array has another shape.
     """
     architecture = ARCHITECTURES.index(config.architecture)
-    parts = [_part(config, name, arrays[name]) for name in PARTS[architecture]]
+    shapes = parts_of(config)
+    for name, expected in shapes.items():
+        if arrays[name].shape != expected:
+            raise ValueError(f"{name} is {arrays[name].shape}, {expected} is meant")
+    parts = [_part(config, name, arrays[name]) for name in shapes]
     lengths = [len(part) for part in parts]
     shape = [architecture, config.width, whole(config.width), whole(config.feed_forward)]
     return Weights(
