@@ -59,14 +59,23 @@ class DeepReplay:
 
 
 @contextmanager
-def deep_replay(engine: Engine, settings: Settings, folder: Path | None) -> Iterator[DeepReplay]:
-    """Lend a deep half whose snapshots are dropped at the end where no folder is named.
+def deep_replay(
+    engine: Engine, settings: Settings, folder: Path | None, trains: bool
+) -> Iterator[DeepReplay | None]:
+    """Lend the deep half of a replay that `trains`; else let a folder's champion answer.
+
+    Snapshots are dropped at the end where no folder is named.
 
     Raises
     ------
     DataError
         The folder has snapshots already: the replay would go on from them.
     """
+    if not trains:
+        if folder is not None:
+            serve_champion(engine, Registry(folder))
+        yield None
+        return
     if folder is not None and Registry(folder).ids():
         raise DataError(f"{folder} has snapshots already: name another folder with --snapshots")
     with TemporaryDirectory(prefix="everlearn-") as temporary:

@@ -76,23 +76,15 @@ class Memory:
         """Return empty memory of the configured capacities."""
         ring = 1 << max(config.neighbour_sessions - 1, 3).bit_length()
         slots = 1 << max(config.transition_slots - 1, 3).bit_length()
+        half_life = config.neighbour_half_life_seconds
+        weighing = Weighing.of(config)
         near = Neighbours(
-            config.items,
-            config.sessions,
-            ring,
-            config.neighbours,
-            config.neighbour_half_life_seconds,
-            Weighing.of(config),
+            config.items, config.sessions, ring, config.neighbours, half_life, weighing
         )
         following = Transitions(config.items, config.transition_half_lives_seconds, slots)
         popular = Popularity(config.items, config.popularity_half_lives_seconds)
-        factors = Factors(
-            config.items,
-            config.factor_recent,
-            config.seed,
-            config.factor_rate,
-            config.factor_correction,
-        )
+        step = config.factor_rate, config.factor_correction
+        factors = Factors(config.items, config.factor_recent, config.seed, *step)
         content = Content(config.items, config.content_candidates)
         outcomes = Outcomes(config, max(config.candidates, MOST_ANSWER))
         deep = Deep(config.items)
