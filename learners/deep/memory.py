@@ -188,7 +188,10 @@ class Memory:
         self.items = Vocabulary(config.items)
         self.trails = Trails(config.users, config.model.most_events)
         self.buffer = ReplayBuffer(
-            newest=config.newest, reservoir=config.reservoir, seed=config.tuning.seed
+            newest=config.newest,
+            reservoir=config.reservoir,
+            longest=config.model.most_events + 1,
+            seed=config.tuning.seed,
         )
         self.fresh = no_histories()
         self.fresh_user = np.zeros(0, np.uint64)
