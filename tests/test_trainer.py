@@ -160,20 +160,24 @@ def killed_again_and_again(
     draw = np.random.default_rng(seed)
     # All that is ever handed out stays in the buffer, so that it can be counted.
     sizes = TRAINER | {"newest": 4000, "reservoir": 10, "first_events": 600, "every_events": 600}
+    sizes |= {"epochs_first": 8, "epochs": 2}  # so that some lessons end between two kills
     trainer = ForkedTrainer(folder, broker=broker, trainer=sizes, checkpoint_seconds=0.1, **more)
     events = walks(6000, turns_at=3000)
-    each = len(events) // kills
+    each = 5000 // kills
     for kill in range(kills):
         send(traffic, events[kill * each : (kill + 1) * each], kill * each)
         trainer.start()
-        trainer.until_started()
-        time.sleep(draw.uniform(0.0, 1.0))
+        if kill % 4:
+            trainer.until_reading()
+        time.sleep(draw.uniform(0.0, 1.5))
         trainer.kill()
         for id in filter(None, trainer.registry.aliases().values()):
             assert trainer.registry.read(id).id == id
         assert all(told["state"] != "damaged" for told in trainer.registry.manifests())
-    trainer.start().until_learnt(traffic.books.ends)
+    trainer.start().until_told("born")
+    send(traffic, events[5000:], 5000)
     trainer.until_told("promoted")
+    trainer.until_learnt(traffic.books.ends)
     assert trainer.stop() == 0
     assert traffic.books.differences(trainer.manifest()["ledger"]) == {}
     assert trainer.manifest()["events"] == len(events)

@@ -120,6 +120,8 @@ class Lifelong:
         self._follow()
         if self.season is not None:
             self._judge(self.season)  # before: one is judged when whoever asks has heard of it
+        elif self.books.again:
+            self._begin()
         if self.training is not None and self.training.done():
             self._adopt(self.training)
         return self._telling()
@@ -322,11 +324,9 @@ class Lifelong:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as named arrays; models are in the registry."""
-        books, service = self.books.state(), self.service.state()
-        parts = {**self.memory.state(), "books": books, "service": service}
-        if self.season is not None:
-            parts["season"] = self.season.state()
-        return joined(parts)
+        own = {"books": self.books.state(), "service": self.service.state()}
+        season = {"season": self.season.state()} if self.season else {}
+        return joined({**self.memory.state(), **own, **season})
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become what gave this state; a lesson that was under way is begun anew."""
@@ -347,4 +347,4 @@ class Lifelong:
         if there is not None:  # it may have learnt what is to judge it
             self.registry.discard(there, "the trainer ended before it had noted it")
         if there is not None or (season and not season.name):
-            self.books.due = True
+            self.books.again = True
