@@ -9,8 +9,9 @@ import msgspec
 if TYPE_CHECKING:
     from learners.deep.registry import Registry
 
-__all__ = ["Announcement", "announcement", "publish"]
+__all__ = ["KEY", "Announcement", "announcement", "publish"]
 
+KEY = b"snapshots"  # one for all: they stay in order
 DELIVERY_SECONDS = 5.0
 
 
@@ -56,6 +57,6 @@ def publish(broker: str, topic: str, told: Announcement, settings: Any = None) -
     from streams.publisher import Publisher
 
     with Publisher(broker, settings, delivery_seconds=DELIVERY_SECONDS) as publisher:
-        publisher.put(topic, None, msgspec.json.encode(told))
+        publisher.put(topic, KEY, msgspec.json.encode(told))
         publisher.close(DELIVERY_SECONDS)
     return publisher.last_error if publisher.failed else ""

@@ -26,7 +26,7 @@ from learners.deep.lifelong import Lifelong
 from learners.deep.memory import Happening
 from learners.deep.registry import Registry
 from learners.errors import CheckpointError, EverlearnError, SnapshotError
-from streams.announce import announcement
+from streams.announce import KEY, announcement
 from streams.decode import Gate
 from streams.flow import Decoded, Flow
 from streams.logs import configure_logs
@@ -197,13 +197,12 @@ class Trainer:
     def _learn_now(self, decoded: Decoded) -> None:
         self._look()
         self._tell(self.lifelong.learn(decoded.batch))
-        if time.monotonic() >= self._save_at:
-            self._save()
 
     def _look(self) -> None:
         """Take in a lesson that has ended; nobody judges what no checkpoint knows of."""
         told = self.lifelong.look()
-        if any(each.what == "born" for each in told):
+        born = any(each.what == "born" for each in told)
+        if born or (time.monotonic() >= self._save_at and self.lifelong.positions != self._saved):
             self._save()
         self._tell(told)
 
@@ -231,7 +230,7 @@ class Trainer:
             log.warning("not announced", problem=str(error))
             return
         topic = self.settings.topics["snapshots"].name
-        self._publisher.publish_nowait(topic, None, msgspec.json.encode(message))
+        self._publisher.publish_nowait(topic, KEY, msgspec.json.encode(message))
 
     def _load(self) -> None:
         found = self.store.newest()

@@ -304,7 +304,8 @@ def test_what_a_kill_leaves_between_two_writes_is_put_right(tmp_path: Path) -> N
             orphan.load_state(states[-1])
             assert registry.alias("challenger") is None
             assert registry.manifests()[-1]["state"] == "discarded"
-            assert orphan.books.due
+            assert orphan.books.again
+            assert whats(orphan.look()) == ["begun", "born"]
             break
     again = Lifelong(CONFIG, Registry(tmp_path / "again"))
     for batch in log:
@@ -316,4 +317,4 @@ def test_what_a_kill_leaves_between_two_writes_is_put_right(tmp_path: Path) -> N
     assert followed.champion is not None
     assert followed.champion.id == again.registry.alias("champion")
     assert followed.season is None
-    assert not followed.books.due
+    assert not followed.books.again

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -20,8 +20,19 @@ from learners.deep.questions import Pupil, in_rows_of
 from learners.deep.registry import Snapshot
 from learners.store.vocab import Vocabulary
 
-__all__ = ["Lesson", "Progress", "Remembered", "Trained", "hold", "lesson_of", "pupil_of"]
+__all__ = [
+    "Lesson",
+    "Progress",
+    "Remembered",
+    "Trained",
+    "hold",
+    "lesson_of",
+    "pupil_of",
+    "tuning_for",
+]
 
+LEAST_STEPS = 16  # of a round, where batches need not become smaller than that
+LEAST_BATCH = 8  # sequences
 Progress = Callable[[int, int], None]  # steps done, of how many
 
 
@@ -62,6 +73,16 @@ class _Translated:
 
     def sample(self, n: int, generator: np.random.Generator) -> Histories:
         return in_rows_of(self.older.sample(n, generator), self.row_of).trainable()
+
+
+def tuning_for(tuning: FineTuneConfig, number: int, sequences: int) -> FineTuneConfig:
+    """Return how to hold the lesson of this number: few sequences are taken in smaller batches.
+
+    >>> tuning_for(FineTuneConfig(seed=1, batch=128), number=3, sequences=320).batch
+    20
+    """
+    batch = min(max(sequences // LEAST_STEPS, LEAST_BATCH), tuning.batch)
+    return replace(tuning, seed=tuning.seed + number, batch=batch)
 
 
 def lesson_of(

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CLICK, ERASURE, PURCHASE, Batch
 from learners.deep.gate import LIST
-from learners.deep.lesson import Lesson, Progress, Trained, hold, lesson_of, pupil_of
+from learners.deep.lesson import Lesson, Progress, Trained, hold, lesson_of, pupil_of, tuning_for
 from learners.deep.memory import Books, Happening, LifelongConfig, Memory, joined, parted
 from learners.deep.questions import Pupil, Questions
 from learners.deep.registry import Registry
@@ -62,10 +62,8 @@ class Lifelong:
 
     Attributes
     ----------
-    books : Books
-        What was learnt from where: positions, watermarks, the ledger.
-    service : InService
-        Who serves.
+    books, memory, service : Books, Memory, InService
+        What was learnt from where; what is kept of it; who serves.
     season : Season or None
         The lesson under way or the challenger under judgement.
     """
@@ -95,8 +93,6 @@ class Lifelong:
         """Who serves."""
         return self.service.champion
 
-    # Learning
-
     @property
     def positions(self) -> dict[str, int]:
         """Next offset by partition label."""
@@ -122,6 +118,10 @@ class Lifelong:
     def look(self) -> list[Happening]:
         """Take in what others have done: a lesson that has ended, aliases that were moved."""
         self._follow()
+        if self.season is not None:
+            self._judge(self.season)  # before: one is judged when whoever asks has heard of it
+        elif self.books.again:
+            self._begin()
         if self.training is not None and self.training.done():
             self._adopt(self.training)
         return self._telling()
@@ -230,7 +230,7 @@ class Lifelong:
         new = memory.fresh.trainable()
         if not len(new):
             return
-        tuning = replace(self.config.tuning, seed=self.config.tuning.seed + books.cuts)
+        tuning = tuning_for(self.config.tuning, books.cuts, len(new))
         older = deepcopy(memory.buffer)
         lesson = lesson_of(self.champion, memory.items, new, older, self.config.model, tuning)
         cut = Cut(
@@ -275,8 +275,6 @@ class Lifelong:
             self._discard(id, "its weights are no finite numbers")
             return
         season.challenger = pupil_of(self.registry.read(id), self.memory.items)
-
-    # Verdicts
 
     @property
     def _challenger(self) -> Pupil | None:
@@ -324,15 +322,11 @@ class Lifelong:
         elif self.season is not None:
             self.season.again(champion)
 
-    # State
-
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return all of it as named arrays; models are in the registry."""
-        books, service = self.books.state(), self.service.state()
-        parts = {**self.memory.state(), "books": books, "service": service}
-        if self.season is not None:
-            parts["season"] = self.season.state()
-        return joined(parts)
+        own = {"books": self.books.state(), "service": self.service.state()}
+        season = {"season": self.season.state()} if self.season else {}
+        return joined({**self.memory.state(), **own, **season})
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Become what gave this state; a lesson that was under way is begun anew."""
@@ -353,4 +347,4 @@ class Lifelong:
         if there is not None:  # it may have learnt what is to judge it
             self.registry.discard(there, "the trainer ended before it had noted it")
         if there is not None or (season and not season.name):
-            self.books.due = True
+            self.books.again = True

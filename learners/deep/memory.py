@@ -75,6 +75,7 @@ class _Book(msgspec.Struct):
     cut_events: int = 0
     cut_time: float = 0.0
     due: bool = False
+    again: bool = False
     positions: dict[str, int] = {}
     watermarks: dict[str, float] = {}
     rejected: dict[str, int] = {}
@@ -109,6 +110,7 @@ class Books:
     cut_events: int
     cut_time: float
     due: bool  # whether a lesson is to begin before its time
+    again: bool  # whether one was cut short, and is to begin anew
     positions: dict[str, int]
     watermarks: dict[str, float]
     rejected: dict[str, int]
@@ -136,15 +138,17 @@ class Books:
         """Tell whether enough has come, or time has gone by, or hits have become rarer."""
         since = self.events - self.cut_events
         every = config.every_events if self.cuts else config.first_events
-        if since >= every or since < config.least_events or not self.cuts:
-            return since >= every
+        if self.again or since >= every:
+            return True
+        if since < config.least_events or not self.cuts:
+            return False
         minutes = (self.clock - self.cut_time) / 60.0
         return self.due or 0.0 < config.every_minutes <= minutes
 
     def cut(self) -> None:
         """Note that a lesson ends here."""
         self.cuts, self.cut_events, self.cut_time = self.cuts + 1, self.events, self.clock
-        self.due = False
+        self.due = self.again = False
 
     def ledger(self) -> dict[str, dict[str, int]]:
         """Return count, xor and sum (modulo 2^64) of the event-id hashes learnt per partition."""
@@ -188,7 +192,10 @@ class Memory:
         self.items = Vocabulary(config.items)
         self.trails = Trails(config.users, config.model.most_events)
         self.buffer = ReplayBuffer(
-            newest=config.newest, reservoir=config.reservoir, seed=config.tuning.seed
+            newest=config.newest,
+            reservoir=config.reservoir,
+            longest=config.model.most_events + 1,
+            seed=config.tuning.seed,
         )
         self.fresh = no_histories()
         self.fresh_user = np.zeros(0, np.uint64)

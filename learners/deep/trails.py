@@ -5,14 +5,14 @@ An event is handed out once as something to foresee; the events before it come a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.histories import Histories
 
-__all__ = ["Taught", "Trails", "no_histories"]
+__all__ = ["Taught", "Trails", "chained", "no_histories"]
 
 CONTEXT = 12  # events of before that come along with new ones
 SPARE = 14  # events that a trail holds beyond what is asked of it: room is made for so many at once
@@ -25,6 +25,26 @@ def no_histories() -> Histories:
     none = np.zeros(0, np.int64)
     return Histories(
         none.astype(np.int32), none.astype(np.uint8), np.zeros(0), np.zeros(1, int), none
+    )
+
+
+def chained(parts: Sequence[Histories]) -> Histories:
+    """Return the sequences of all parts, one after the other; of at least one part."""
+    ends = np.cumsum([len(part.item) for part in parts])
+    return Histories(
+        np.concatenate([part.item for part in parts]),
+        np.concatenate([part.kind for part in parts]),
+        np.concatenate([part.time for part in parts]),
+        np.concatenate(
+            [
+                [0],
+                *(
+                    part.start[1:] + end - len(part.item)
+                    for part, end in zip(parts, ends, strict=True)
+                ),
+            ]
+        ).astype(np.int64),
+        np.concatenate([part.looked_back for part in parts]),
     )
 
 
@@ -60,7 +80,7 @@ class Trails:
         self.time = np.zeros((users, most))
         self._held = np.zeros(users, np.int64)  # events of each trail
         self._taught = np.zeros(users, np.int64)  # those of them handed out
-        self._waiting: list[Taught] = []  # handed out early, because their place was needed
+        self._waiting: list[tuple[int, Histories]] = []  # handed out early, as they were many
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -73,11 +93,13 @@ class Trails:
         self._rows[user] = row
         place = int(self._held[row])
         if place == self.item.shape[1]:
-            place = self._make_room(user, row)
+            place = self._make_room(row)
         self.item[row, place] = item
         self.kind[row, place] = kind
         self.time[row, place] = time
         self._held[row] = place + 1
+        if place + 1 - self._taught[row] > self.length - CONTEXT:
+            self._hand_out_early(user, row)
 
     def of(self, user: int) -> Histories | None:
         """Return a copy of a user's newest events, `None` where there are none."""
@@ -100,12 +122,11 @@ class Trails:
         users = np.fromiter(self._rows, np.uint64, len(self._rows))
         rows = np.fromiter(self._rows.values(), np.int64, len(self._rows))
         due = self._held[rows] > np.maximum(self._taught[rows], 1)
-        parts = [*self._waiting, (users[due], self._take(rows[due]))]
+        early = [histories for _, histories in self._waiting]
+        owners = np.array([user for user, _ in self._waiting], np.uint64)
         self._waiting = []
-        together = parts[0]
-        for more in parts[1:]:
-            together = np.concatenate([together[0], more[0]]), together[1].and_then(more[1])
-        return together
+        together = chained([*early, self._take(rows[due])])
+        return np.concatenate([owners, users[due]]), together
 
     def _take(self, rows: NDArray[np.int64]) -> Histories:
         """Return what is new in some trails, and note that it is handed out."""
@@ -122,10 +143,8 @@ class Trails:
         self._taught[rows] = held
         return cut
 
-    def _make_room(self, user: int, row: int) -> int:
+    def _make_room(self, row: int) -> int:
         """Drop a trail's oldest events, handed out before; return where the next one goes."""
-        if self._taught[row] < SPARE:
-            self._hand_out_early(user, row)
         kept = self.length
         for array in (self.item, self.kind, self.time):
             array[row, :kept] = array[row, SPARE:].copy()
@@ -142,11 +161,11 @@ class Trails:
         return row
 
     def _hand_out_early(self, user: int, row: int) -> None:
-        self._waiting.append((np.array([user], np.uint64), self._take(np.array([row]))))
+        self._waiting.append((user, self._take(np.array([row]))))
 
     def erase(self, user: int) -> None:
         """Forget a user."""
-        self._waiting = [part for part in self._waiting if int(part[0][0]) != user]
+        self._waiting = [part for part in self._waiting if part[0] != user]
         row = self._rows.pop(user, -1)
         if row < 0:
             return
@@ -172,10 +191,7 @@ class Trails:
         held = self._held[rows]
         start = np.concatenate([[0], np.cumsum(held)])
         places = np.arange(start[-1]) + np.repeat(rows * most - start[:-1], held)
-        waiting = [histories for _, histories in self._waiting] or [no_histories()]
-        early = waiting[0]
-        for more in waiting[1:]:
-            early = early.and_then(more)
+        early = chained([no_histories(), *(histories for _, histories in self._waiting)])
         return {
             "user": np.fromiter(self._rows, np.uint64, len(self._rows)),
             "held": held,
@@ -183,7 +199,7 @@ class Trails:
             "item": self.item.reshape(-1)[places],
             "kind": self.kind.reshape(-1)[places],
             "time": self.time.reshape(-1)[places],
-            "early_user": np.array([int(users[0]) for users, _ in self._waiting], np.uint64),
+            "early_user": np.array([user for user, _ in self._waiting], np.uint64),
             "early_item": early.item,
             "early_kind": early.kind,
             "early_time": early.time,
@@ -208,6 +224,5 @@ class Trails:
             *(plain[f"early_{name}"] for name in ("item", "kind", "time", "start", "context"))
         )
         self._waiting = [
-            (plain["early_user"][i : i + 1], early.take(np.array([i])))
-            for i in range(len(plain["early_user"]))
+            (user, early.take(np.array([i]))) for i, user in enumerate(plain["early_user"].tolist())
         ]

@@ -18,7 +18,7 @@ from serving.web.answers import Moved, SnapshotAnswer, SnapshotsAnswer, json
 from serving.web.errors import Refusal
 from serving.web.limits import writer
 from serving.web.openapi import answers, needs_token
-from streams.announce import announcement
+from streams.announce import KEY, announcement
 
 __all__ = ["add_routes"]
 
@@ -109,7 +109,7 @@ async def moved(serving: Serving, registry: Registry, what: str, snapshot: str) 
     told = announcement(registry, what, snapshot, why="asked for over the API", time=time.time())
     topic = serving.settings.topics["snapshots"].name
     try:
-        await serving.publisher.publish(topic, None, msgspec.json.encode(told), patient=False)
+        await serving.publisher.publish(topic, KEY, msgspec.json.encode(told), patient=False)
         announced = True
     except DeliveryError:
         announced = False
