@@ -72,12 +72,33 @@ def test_ties_count_at_their_mean_rank() -> None:
     assert target_ranks(model, Histories.of([[0, 1, 2], [4, 3]])).tolist() == [3.0] * 3
 
 
-def test_the_command_takes_deep_methods_alone(tmp_path: Path) -> None:
+def test_the_command_puts_the_weeks_models_into_the_blend(tmp_path: Path) -> None:
     file = write(shop(), tmp_path / "weeks.parquet")
-    words = ["bench", "ader", str(file), "--deep", "--method", "blend"]
-    result = CliRunner().invoke(app, words)
+    config = {"config": SMALL, "training": QUICK, "save": tmp_path, "bar": progress_bar}
+    list(ader_deep.run(file, methods=["deep_rehearsal"], **config))  # type: ignore[arg-type]
+    words = ["bench", "ader", str(file), "--deep", "--save", str(tmp_path), "--json"]
+    chosen = ["--method", "blend", "--method", "together"]
+    result = CliRunner().invoke(app, [*words, *chosen])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    by_name = {(row["method"], row["protocol"]): row for row in rows}
+    assert set(by_name) == {
+        (method, protocol)
+        for method in ("blend", "together")
+        for protocol in ("per_period", "per_event")
+    }
+    for protocol in ("per_period", "per_event"):
+        alone, both = by_name["blend", protocol], by_name["together", protocol]
+        assert alone["n"] == both["n"]
+        assert alone["cycles"]["mrr@20"] != both["cycles"]["mrr@20"]
+
+
+def test_the_command_says_which_methods_there_are(tmp_path: Path) -> None:
+    file = write(shop(), tmp_path / "weeks.parquet")
+    result = CliRunner().invoke(app, ["bench", "ader", str(file), "--deep", "--method", "vsknn"])
     assert result.exit_code == 2
     assert "deep_rehearsal" in result.output
+    assert "together" in result.output
     words = ["bench", "ader", str(file), "--deep", "--method", "deep_finetune", "--cycles", "1"]
     result = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
     assert json.loads(result.stdout)["protocol"] == "per_period"

@@ -166,10 +166,16 @@ def ader(
         list[str] | None, typer.Option(help="per_period or per_event; default: both.")
     ] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="The deep model, fine-tuned each week, instead.")
+        bool,
+        typer.Option(
+            "--deep", help="The deep model, fine-tuned each week, alone and in the blend."
+        ),
     ] = False,
     save: Annotated[
-        Path | None, typer.Option(help="With --deep: a folder for the model of each week.")
+        Path | None,
+        typer.Option(
+            help="With --deep: a folder for each week's model, where `together` finds them."
+        ),
     ] = None,
     settings_file: SettingsFile = None,
     as_json: JsonRows = False,
@@ -180,8 +186,9 @@ def ader(
     in it, as ADER's table does; per_event learns each click right after it was
     tested. In percent, plain mean of the weeks; microseconds a query and an
     event learnt beside them. With --deep the deep model alone, per period, with
-    and without rehearsal, distilled, and trained anew each week; seconds of its
-    training, and what it still knows of the first weeks.
+    and without rehearsal, distilled, and trained anew each week, seconds of its
+    training, and what it still knows of the first weeks; then the blend without
+    it, and together.
 
     \b
     Examples:
@@ -193,18 +200,14 @@ def ader(
     from serving.progress import progress_bar
     from streams.settings import load_settings
 
-    module = _module("ader_deep" if deep else "ader")
+    module = _module("ader_lifelong" if deep else "ader")
     _check_methods(method, module.METHODS)
     _check_methods(protocol, module.PROTOCOLS, "protocol")
-    told = {"cycles": cycles, "sample": sample, "bar": progress_bar}
-    methods = method or module.METHODS
+    told: dict[str, Any] = {"cycles": cycles, "sample": sample, "bar": progress_bar}
+    told |= {"methods": method or module.METHODS, "protocols": protocol or module.PROTOCOLS}
     if deep:
-        rows = module.run(path, methods=methods, save=save, **told)
-    else:
-        engine = load_settings(settings_file).engine
-        protocols = protocol or module.PROTOCOLS
-        rows = module.run(path, config=engine, methods=methods, protocols=protocols, **told)
-    _print(rows, as_json)
+        told["save"] = save
+    _print(module.run(path, config=load_settings(settings_file).engine, **told), as_json)
 
 
 @bench.command("all")
