@@ -7,7 +7,8 @@
   training.
 
 `old_weeks` tells how well the first weeks are foreseen by the last model, which has trained on
-them: what is lower than with other methods has been forgotten. Seconds are of training alone.
+them: what is lower than with other methods has been forgotten. Seconds are of training alone,
+of the processor: one thread, so they are those of a clock where nothing else runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -126,13 +127,13 @@ class _Learner:
     def train(self, cycle: int) -> tuple[float, int]:
         """Learn the week before a cycle; return seconds, and targets that were trained on."""
         begin, end = map(int, self.stream.starts[cycle - 1 : cycle + 1])
-        started = perf_counter()
+        started = process_time()
         new = windows(_sessions(self.stream, begin, end), self.config.most_events)
         if cycle == 1 or self.method == "deep_joint":
             self.model, targets = self._from_nothing(end, cycle)
         else:
             targets = self._go_on(new, end, cycle)
-        seconds = perf_counter() - started
+        seconds = process_time() - started
         self.buffer.add(np.arange(1, len(new) + 1, dtype=np.uint64), new)
         return seconds, targets
 
@@ -218,8 +219,10 @@ def target_ranks(model: SequenceModel, sessions: Histories) -> NDArray[np.float6
         score = users[:, :, CLICK][asked] @ x.T  # (n, items)
         target = torch.from_numpy(batch.item[sequence, event].astype(np.int64))
         own = score.gather(1, target.to(score.device)[:, None])
-        better, alike = (score > own).sum(dim=1), (score == own).sum(dim=1)
-        found.append((better + (alike + 1) / 2).cpu().numpy().astype(np.float64))
+        better, alike = (  # numpy counts five times as fast as torch
+            np.count_nonzero(chosen.cpu().numpy(), axis=1) for chosen in (score > own, score == own)
+        )
+        found.append(better + (alike + 1) / 2)
     return np.concatenate(found)
 
 

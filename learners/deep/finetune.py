@@ -107,9 +107,12 @@ class _Rows:
         self.steps = torch.zeros(len(table), 1, device=table.device)
 
     def step(self, which: Tensor, gradient: Tensor, rate: float) -> None:
-        steps = self.steps[which] + 1  # (S, 1)
-        mean = torch.lerp(self.mean[which], gradient, 1 - BETA_1)
-        square = torch.lerp(self.square[which], gradient * gradient, 1 - BETA_2)
+        steps, mean, square = (
+            part.index_select(0, which) for part in (self.steps, self.mean, self.square)
+        )
+        steps += 1  # (S, 1)
+        mean.lerp_(gradient, 1 - BETA_1)
+        square.lerp_(gradient * gradient, 1 - BETA_2)
         self.steps[which], self.mean[which], self.square[which] = steps, mean, square
         size = rate * (1 - BETA_2**steps).sqrt_() / (1 - BETA_1**steps)
         self.table[which] -= size * mean / square.sqrt_().add_(TINY)
@@ -218,7 +221,7 @@ class _Training:
 
     def _learn(self, step: _Step, planned: int, heads: int) -> None:
         """Take one step; one whose gradients are no numbers leaves everything as it is."""
-        rows = self.rows.table[step.which].requires_grad_()  # (S, D)
+        rows = self.rows.table.index_select(0, step.which).requires_grad_()  # (S, D)
         scores = _scores(self.model, self.model.unit(rows), step, heads)
         loss = _cross_entropy(*scores).mean()
         objective = loss
