@@ -149,6 +149,7 @@ class NodeProcess(ChildProcess):
         words = ["node", "--broker", broker, "--state-dir", str(state_dir.resolve())]
         words += ["--host", HOST, "--port", str(port), *flags]
         super().__init__(words, log=log, environment=environment)
+        self.state_dir = state_dir
         self.port = port
         self.url = f"http://{HOST}:{port}"
 

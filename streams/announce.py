@@ -54,8 +54,11 @@ def announcement(
 
 def publish(broker: str, topic: str, told: Announcement, settings: Any = None) -> str:
     """Publish an announcement; return why it could not be, or nothing."""
+    from streams.broker import why_unreachable
     from streams.publisher import Publisher
 
+    if away := why_unreachable(broker):
+        return f"no broker answers at {broker} ({away})"
     with Publisher(broker, settings, delivery_seconds=DELIVERY_SECONDS) as publisher:
         publisher.put(topic, KEY, msgspec.json.encode(told))
         publisher.close(DELIVERY_SECONDS)

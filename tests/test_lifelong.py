@@ -195,6 +195,17 @@ def test_one_that_turns_out_bad_live_is_rolled_back(grown: Callable[..., Lifelon
     assert registry.manifest(id)["state"] == "rolled_back"
 
 
+def test_a_model_of_another_shape_begins_from_nothing(grown: Callable[..., Lifelong]) -> None:
+    former = grown()
+    wider = replace(CONFIG, model=replace(CONFIG.model, width=32), every_events=10**6)
+    lifelong = Lifelong(wider, former.registry)
+    told = run(lifelong, batches(walks(3500)))
+    assert whats(told)[:2] == ["begun", "born"]
+    manifest = lifelong.registry.manifest(told[1].snapshot or "")
+    assert manifest["parent"] is None
+    assert manifest["gate"]["champion_hr@20"] > 0.4, "the champion's, not popularity's"
+
+
 def test_a_champion_that_cannot_be_read_does_not_serve(grown: Callable[..., Lifelong]) -> None:
     lifelong = grown()
     good, registry = lifelong.champion, lifelong.registry

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -52,7 +52,7 @@ class Lesson:
     kept: NDArray[np.int64]  # rows of the parent's table that stay
     row_of: NDArray[np.int32]  # row of the model by row of the vocabulary, -1 for none
     new: Histories
-    older: Remembered
+    older: Remembered | None
     model: SequenceConfig
     tuning: FineTuneConfig
 
@@ -89,11 +89,16 @@ def lesson_of(
     parent: Pupil | None,
     vocabulary: Vocabulary,
     new: Histories,
-    older: Remembered,
+    older: Remembered | None,
     model: SequenceConfig,
     tuning: FineTuneConfig,
 ) -> Lesson:
-    """Prepare a lesson; every item of the vocabulary gets a row, those that left it lose theirs."""
+    """Prepare a lesson; every item of the vocabulary gets a row, those that left it lose theirs.
+
+    A parent of another shape cannot be fine-tuned: then a model begins from nothing.
+    """
+    if parent is not None and parent.config != asdict(model):
+        parent = None
     unused = set(vocabulary.unused)
     rows = np.array([row for row in range(vocabulary.used) if row not in unused], np.int64)
     known = np.full(len(rows), -1) if parent is None else parent.row_of[rows]
@@ -134,7 +139,7 @@ def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:
     tuned = fine_tune(
         model,
         new,
-        _Translated(lesson.older, lesson.row_of) if parent else None,
+        _Translated(lesson.older, lesson.row_of) if lesson.older else None,
         lesson.tuning,
         champion=champion and champion.to(model.table.device),
         first=parent is None,
@@ -172,6 +177,7 @@ def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
     row_of[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
     return Pupil(
         snapshot.id,
+        snapshot.config,
         model.eval(),
         table,
         snapshot.items,

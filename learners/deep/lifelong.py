@@ -231,12 +231,12 @@ class Lifelong:
         if not len(new):
             return
         tuning = tuning_for(self.config.tuning, books.cuts, len(new))
-        older = deepcopy(memory.buffer)
+        older = deepcopy(memory.buffer) if len(memory.buffer) else None
         lesson = lesson_of(self.champion, memory.items, new, older, self.config.model, tuning)
         cut = Cut(
             number=books.cuts,
             events=books.events,
-            parent=self.champion.id if self.champion else None,
+            parent=lesson.parent.id if lesson.parent else None,
             time_from=float(new.time.min()),
             time_until=float(new.time.max()),
             positions=dict(books.positions),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,6 +210,7 @@ class Pupil:
     """A snapshot in the trainer's hands."""
 
     id: str
+    config: dict[str, Any]  # of the model
     encoder: Encoder
     table: NDArray[np.float32]  # (items, D) of length 1
     items: list[str]  # by row of the table
