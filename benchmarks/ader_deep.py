@@ -88,7 +88,8 @@ def run(
             if save is not None:
                 _save(save / method, 0, learner.warm_up(), {"method": method})
             found = [_cycle(learner, cycle, save) for cycle in range(1, cycles + 1)]
-            old = [learner.test(_all_sessions(stream, week)) for week in range(OLD_WEEKS)]
+            weeks = range(min(OLD_WEEKS, cycles))  # the model has rows for what it has learnt
+            old = [learner.test(_all_sessions(stream, week)) for week in weeks]
         yield make_row("ader", method, _figures(found, old, sample), perf_counter() - started)
 
 
