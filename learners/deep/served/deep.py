@@ -13,6 +13,7 @@ from learners.deep.served.index import Index, build
 from learners.deep.served.source import forget_users, make_deep
 from learners.deep.served.weights import Weights, make_weights, no_weights
 from learners.errors import SnapshotError
+from learners.store.texts import Texts
 from learners.store.vocab import Vocabulary
 
 __all__ = ["Deep", "Snapshot"]
@@ -59,7 +60,7 @@ class Deep:
 
     def __init__(self, items: int, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot.id if snapshot else ""
-        names = snapshot.items if snapshot else ()
+        names = self._names = Texts.of(snapshot.items if snapshot else ())
         self._asked_for = np.zeros(items, np.bool_)  # rows of the engine whose id was looked up
         self._ids = Vocabulary(max(len(names), 1))
         self._ids.assign(names)
@@ -70,7 +71,11 @@ class Deep:
     def begin(self, items: Vocabulary) -> None:
         """Find all items that an engine has now."""
         self.forget_items(np.arange(items.capacity))
-        self.learn_rows(np.delete(np.arange(items.used, dtype=np.int32), items.unused), items)
+        self._asked_for[: items.used] = True
+        self._asked_for[items.unused] = False
+        rows = items.rows(self._names)
+        known = np.flatnonzero(rows >= 0)
+        self.lead(rows[known], known)
 
     def learn_rows(self, rows: NDArray[np.int32], items: Vocabulary) -> None:
         """Find the items of some rows of the engine in the snapshot, where that is to be done."""
@@ -81,7 +86,7 @@ class Deep:
         found = self._ids.rows([items.ids[row] for row in fresh.tolist()])
         self.lead(fresh[found >= 0], found[found >= 0])
 
-    def lead(self, rows: NDArray[np.int32], found: NDArray[np.int32]) -> None:
+    def lead(self, rows: NDArray[np.int32], found: NDArray[np.integer]) -> None:
         """Let item rows of the engine stand for rows of the snapshot, (n,) both."""
         place = self._place[found]
         self.arrays.item[place] = rows + 1
