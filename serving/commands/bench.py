@@ -28,6 +28,7 @@ Broker = Annotated[
 History = Annotated[
     int, typer.Option(min=0, help="Events learnt before, besides one for each user and item.")
 ]
+Seconds = Annotated[float, typer.Option(min=0.1, help="How long each row is measured.")]
 Traffic = Annotated[float, typer.Option(min=0, help="Events a second that are learnt meanwhile.")]
 
 bench = typer.Typer(
@@ -87,7 +88,10 @@ def latency(
     highest: Annotated[
         bool, typer.Option(help="Search the highest rate that keeps p90 within 7 ms.")
     ] = True,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each row is measured.")] = 15.0,
+    seconds: Seconds = 15.0,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="With a deep model of all items among the sources.")
+    ] = False,
     events_per_second: Traffic = 5_000.0,
     history: History = 200_000,
     items: Items = 50_000,
@@ -112,6 +116,42 @@ def latency(
         events_per_second=events_per_second,
         rates=rate or (200.0, 1000.0),
         highest=highest,
+        seconds=seconds,
+        deep=deep,
+        broker=broker,
+        say=_say,
+    )
+    _print(rows, as_json)
+
+
+@bench.command()
+def swap(
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 200.0,
+    swaps: Annotated[int, typer.Option(min=1, help="Promotions, evenly spread.")] = 3,
+    seconds: Seconds = 20.0,
+    events_per_second: Traffic = 5_000.0,
+    history: History = 200_000,
+    items: Items = 50_000,
+    users: Users = 100_000,
+    broker: Broker = "auto",
+    as_json: JsonRows = False,
+) -> None:
+    """Answers while one deep model takes the place of another.
+
+    One row without a promotion, one through some: failed answers, answers of
+    a snapshot that does not serve, and how much longer the slowest take.
+
+    \b
+    Examples:
+      everlearn bench swap
+      everlearn bench swap --rate 500 --swaps 5 --json
+    """
+    rows = _module("swap").run(
+        crowd=_crowd(users, items),
+        history=history,
+        events_per_second=events_per_second,
+        rate=rate,
+        swaps=swaps,
         seconds=seconds,
         broker=broker,
         say=_say,
