@@ -14,18 +14,16 @@ import numpy as np
 from benchmarks.brokers import Broker, Kind, fill, run_broker
 from benchmarks.data import STEP_SECONDS, Crowd, Message, message_of, recorded
 from benchmarks.processes import Part, busy_seconds, cpu_seconds
-from learners.deep.config import SequenceConfig
+from benchmarks.untrained import write_untrained
 from learners.deep.registry import Registry
-from learners.deep.served.weights import parts_of
 from learners.errors import EverlearnError
 from serving.child import HOST, NodeProcess, clean_environment
 from serving.figures import Figures, read_figures
 from streams.broker import free_port
 from streams.events import Click, Purchase
 from streams.settings import Settings
-from streams.shop_events import item_name
 
-__all__ = ["HOST", "Living", "living_node", "write_untrained"]
+__all__ = ["HOST", "Living", "living_node"]
 
 LEARN_SECONDS = 120.0
 ASKED = 20_000  # users that are asked for, drawn from those who act
@@ -128,19 +126,6 @@ def living_node(
             )
             _wait_until_learnt(living, published)
             yield living
-
-
-def write_untrained(registry: Registry, items: int, seed: int) -> str:
-    """Write a snapshot of random numbers for the shop's items; return its id."""
-    generator = np.random.default_rng(seed)
-    config = SequenceConfig()
-    shapes = {**parts_of(config), "table": (items, config.width)}
-    arrays = {
-        name: generator.standard_normal(shape, np.float32) * np.float32(0.1)
-        for name, shape in shapes.items()
-    }
-    names = [item_name(item) for item in range(items)]
-    return registry.write(arrays, names, {"config": asdict(config), "events": 0})
 
 
 def _history(

@@ -52,12 +52,12 @@ def throughput(
     broker: Broker = "auto",
     as_json: JsonRows = False,
 ) -> None:
-    """Events a second of five ways to read one topic, each in a fresh process.
+    """Events a second of six ways to read one topic, each in a fresh process.
 
     A plain Faust agent that does nothing (faust_agent), our batch source
     (batch_source), that with decoding (batch_source_decode), a whole node
-    without its API (engine), and the learning of River's BiasedMF alone
-    (river_biasedmf). Nobody's clock counts the first events, which
+    without its API (engine), with a deep model (engine_deep), and the
+    learning of River's BiasedMF alone (river_biasedmf). Nobody's clock counts the first events, which
     name every user and every item.
 
     \b
