@@ -57,8 +57,8 @@ def throughput(
     A plain Faust agent that does nothing (faust_agent), our batch source
     (batch_source), that with decoding (batch_source_decode), a whole node
     without its API (engine), with a deep model (engine_deep), and the
-    learning of River's BiasedMF alone (river_biasedmf). Nobody's clock counts the first events, which
-    name every user and every item.
+    learning of River's BiasedMF alone (river_biasedmf). Nobody's clock counts
+    the first events, which name every user and every item.
 
     \b
     Examples:
