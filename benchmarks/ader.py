@@ -79,21 +79,13 @@ def run(
     stream = read_stream(path, sample)
     cycles = min(cycles or stream.periods - 1, stream.periods - 1)
     expected = sum(_targets(stream, t) for t in range(1, cycles + 1))
-    engine = partial(EngineContestant, config=config)
-    contestants: list[tuple[tuple[str, ...], Callable[[Stream], Contestant]]] = [
-        (VSKNN.methods, VSKNN),
-        (SOURCES, engine),
-    ]
-    if models is not None:
-        together = partial(TogetherContestant, config=config, models=models)
-        contestants.append((TOGETHER, together))
     peers: dict[str, Row] = {}
-    for names, make in contestants:
+    for names, make, alike in _contestants(config, models):
         wanted = [method for method in (*METHODS, *TOGETHER) if method in {*methods} & {*names}]
         for protocol in protocols if wanted else ():
             with bar(f"{' '.join(wanted)}, {protocol}") as update:
                 progress = _progress(update, expected)
-                _compile(VSKNN if names == VSKNN.methods else engine, protocol)
+                _compile(alike, protocol)
                 started = perf_counter()
                 outcome = run_protocol(protocol, stream, partial(make, stream), cycles, progress)
                 seconds = perf_counter() - started
@@ -107,6 +99,20 @@ def run(
                 elif protocol in peers:
                     row["of_vsknn"] = _ratios(row, peers[protocol])
                 yield row
+
+
+Maker = Callable[[Stream], Contestant]
+
+
+def _contestants(
+    config: EngineConfig, models: Path | None
+) -> Iterator[tuple[tuple[str, ...], Maker, Maker]]:
+    """Yield names of methods, who ranks by them, and one with the same kernels for any stream."""
+    engine = partial(EngineContestant, config=config)
+    yield VSKNN.methods, VSKNN, VSKNN
+    yield SOURCES, engine, engine
+    if models is not None:
+        yield TOGETHER, partial(TogetherContestant, config=config, models=models), engine
 
 
 def _targets(stream: Stream, cycle: int) -> int:

@@ -35,7 +35,7 @@ class FineTuneConfig:
     """
 
     seed: int = 1
-    epochs: int = 4
+    epochs: int = 5
     epochs_first: int = 10
     most_steps: int = 100_000
     batch: int = 128  # sequences a step

@@ -41,7 +41,7 @@ class TrainerSettings(BaseModel):
         default=True, description="whether a drift alarm on the champion's hits begins one, too"
     )
     epochs: WholeNumber = Field(
-        default=4, ge=1, le=1000, description="rounds over the new sequences in a fine-tune"
+        default=5, ge=1, le=1000, description="rounds over the new sequences in a fine-tune"
     )
     epochs_first: WholeNumber = Field(
         default=10, ge=1, le=1000, description="rounds of the first training"

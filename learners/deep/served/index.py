@@ -106,11 +106,11 @@ def build(rows: NDArray[np.float32], seed: int = 0) -> tuple[Index, NDArray[np.i
 
     Examples
     --------
-    >>> angle = np.linspace(0.0, 1.5, 600)
+    >>> angle = np.linspace(0.0, 1.5, 600) ** 2
     >>> rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     >>> index, order = build(rows)
     >>> order[nearest(index, make_search(index), rows[100], 3)[0]].tolist()
-    [100, 101, 99]
+    [100, 99, 101]
     """
     n = len(rows)
     row = _padded(rows)
