@@ -94,6 +94,17 @@ def test_answers_are_those_of_torch(learnt: Engine, architecture: Architecture, 
         assert part == pytest.approx(expected, abs=2e-4)
 
 
+def test_a_model_of_few_places_is_asked_with_the_latest_events(learnt: Engine) -> None:
+    model = shaken(replace(SMALL, most_events=3), len(ITEMS) + 1)
+    learnt.serve(Deep(CONFIG.items, Held(model)))
+    asked = [(item, KINDS[CLICK], 900.0 * i) for i, item in enumerate(ITEMS[:7])]
+    assert deep_parts(learnt, asked) == deep_parts(learnt, asked[-3:]) != {}
+    rows, times = np.array([4, 5, 6], np.int32), 900.0 * np.array([4.0, 5.0, 6.0])
+    histories = Histories(rows, np.zeros(3, np.uint8), times, np.array([0, 3]))
+    u = model.vectors(histories)[0, 0]
+    np.testing.assert_allclose(learnt.memory.deep.arrays.bench.user[:32], u, atol=1e-5)
+
+
 def test_the_index_finds_nearly_all_of_the_nearest() -> None:
     generator = np.random.default_rng(1)
     centres = generator.standard_normal((60, 32))

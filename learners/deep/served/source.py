@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from learners.deep.histories import GAPS
 from learners.deep.served.encoding import Bench, encode, make_bench
 from learners.deep.served.index import Index, Search, look, make_search
-from learners.deep.served.weights import Weights
+from learners.deep.served.weights import PLACES, Weights
 from learners.jit import LINE, jit, prefetch
 from learners.lanes import LANES, product
 
@@ -104,6 +104,7 @@ def look_for(
     `version` name the history, so that the same question is answered once; -1 for nobody's.
     """
     memo, bench, search = deep.memo, deep.bench, deep.search
+    n = min(n, deep.weights.shape[PLACES])
     slot = user % len(memo.key) if user >= 0 else 0
     key = memo.key[slot]
     if user >= 0 and key[0] == user and key[1] == version and key[2] == n:
