@@ -124,7 +124,7 @@ class Trainer:
         self._learner = ThreadPoolExecutor(1, "everlearn-learner")
         self._teacher = ThreadPoolExecutor(1, "everlearn-teacher")
         self._stopping = threading.Event()
-        self._saved: dict[str, int] = {}
+        self._saved: dict[str, int] | None = None  # until the state is loaded
         self._save_at = 0.0  # seconds of the monotonic clock
 
     @property
@@ -242,7 +242,7 @@ class Trainer:
             self.lifelong.load_state(state)
         self._saved = dict(self.lifelong.positions)
         books = self.lifelong.books
-        champion = self.registry.alias("champion")
+        champion = self.lifelong.champion.id if self.lifelong.champion else None
         log.info(
             "trainer starts", events=books.events, champion=champion, broker=self.settings.broker
         )
@@ -282,7 +282,7 @@ class Trainer:
         self._save_at = time.monotonic() + max(self.settings.checkpoint_seconds, REST * took)
 
     def _last_checkpoint(self) -> None:
-        if self.lifelong.positions != self._saved:
+        if self._saved is not None and self.lifelong.positions != self._saved:
             self._save()
         log.info("trainer stopped", events=self.lifelong.books.events)
 

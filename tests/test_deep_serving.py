@@ -185,10 +185,11 @@ def test_nothing_is_remembered_of_the_erased(learnt: Engine) -> None:
     assert (memo.key[row % len(memo.key)] >= 0).all()
     learnt.memory.erase("u1")
     assert (memo.key[row % len(memo.key)] == -1).all()
-    assert not memo.user[row % len(memo.key)].any()
+    slot = row % len(memo.key)
+    assert not any(array[slot].any() for array in (memo.user, memo.place, memo.score, memo.named))
 
 
-@pytest.mark.parametrize("fault", ["nan", "names", "missing", "config"])
+@pytest.mark.parametrize("fault", ["nan", "names", "missing", "config", "width", "scale"])
 def test_what_does_not_fit_together_is_refused(fault: str) -> None:
     model = shaken(SMALL, len(ITEMS) + 1)
     held: Any = Held(model)
@@ -200,6 +201,10 @@ def test_what_does_not_fit_together_is_refused(fault: str) -> None:
         broken.items = ITEMS
     elif fault == "missing":
         del arrays["encoder.query.weight"]
+    elif fault == "width":
+        arrays["table"] = np.concatenate([arrays["table"]] * 2, axis=1)
+    elif fault == "scale":
+        config["scale"] = float("nan")
     else:
         config["architecture"] = "tree"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from learners.base import CLICK, EngineConfig
+from learners.base import CLICK, ITEM, CatalogueEntry, EngineConfig
 from learners.candidates import HALF_LIVES, POPULAR, make_workspace
 from learners.engine import Engine
 from learners.prequential import LEAST
@@ -74,6 +74,20 @@ def test_items_met_too_seldom_get_no_row_however_batches_are_cut() -> None:
     ]
     report = engine.report()
     assert (report["items"], report["kept_out"]) == (3, 6 + 90)
+
+
+def test_ids_that_nobody_meets_again_are_kept_out_for_ever_and_the_catalogue_never() -> None:
+    config = replace(CONFIG, admit_items_after=2)  # 300 items
+    engine = Engine(config)
+    listing = batch_of([(ITEM, "", "listed", 1e9)], "list", {0: CatalogueEntry(category="tea")})
+    engine.learn(listing)
+    once = [(CLICK, f"u{i % 9}", f"once{i}", 1e9 + i) for i in range(20_000)]
+    engine.learn(batch_of(once))
+    kept_out = engine.report()["kept_out"]
+    assert isinstance(kept_out, int)
+    assert kept_out > 0.98 * len(once)
+    engine.learn(batch_of([(CLICK, "u1", "listed", 2e9)], "late"))
+    assert engine.report()["kept_out"] == kept_out
 
 
 def test_capacity_is_stated_before_anything_is_learnt() -> None:

@@ -118,7 +118,7 @@ def windows(histories: Histories, most: int) -> Histories:
     """Cut long sequences so that no event looks back at more than `most` others; drop the idle.
 
     A window follows another half of `most` later, so every target looks back at half of `most` or
-    more, where there is so much. A node moves its own window in the same steps.
+    more, where there is so much.
 
     >>> long = Histories.of([range(8)])
     >>> cut = windows(long, 4)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -28,7 +29,6 @@ __all__ = [
     "hold",
     "lesson_of",
     "pupil_of",
-    "tuning_for",
 ]
 
 LEAST_STEPS = 16  # of a round, where batches need not become smaller than that
@@ -75,16 +75,6 @@ class _Translated:
         return in_rows_of(self.older.sample(n, generator), self.row_of).trainable()
 
 
-def tuning_for(tuning: FineTuneConfig, number: int, sequences: int) -> FineTuneConfig:
-    """Return how to hold the lesson of this number: few sequences are taken in smaller batches.
-
-    >>> tuning_for(FineTuneConfig(seed=1, batch=128), number=3, sequences=320).batch
-    20
-    """
-    batch = min(max(sequences // LEAST_STEPS, LEAST_BATCH), tuning.batch)
-    return replace(tuning, seed=tuning.seed + number, batch=batch)
-
-
 def lesson_of(
     parent: Pupil | None,
     vocabulary: Vocabulary,
@@ -95,8 +85,10 @@ def lesson_of(
 ) -> Lesson:
     """Prepare a lesson; every item of the vocabulary gets a row, those that left it lose theirs.
 
-    A parent of another shape cannot be fine-tuned: then a model begins from nothing.
+    A parent of another shape cannot be fine-tuned: then a model begins from nothing. Few sequences
+    are taken in smaller batches.
     """
+    batch = min(max(len(new) // LEAST_STEPS, LEAST_BATCH), tuning.batch)
     if parent is not None and parent.config != asdict(model):
         parent = None
     unused = set(vocabulary.unused)
@@ -113,8 +105,15 @@ def lesson_of(
         new=new,
         older=older,
         model=model,
-        tuning=tuning,
+        tuning=replace(tuning, batch=batch),
     )
+
+
+def at_once(lesson: Callable[[], Trained]) -> Future[Trained]:
+    """Hold a lesson here and now."""
+    held: Future[Trained] = Future()
+    held.set_result(lesson())
+    return held
 
 
 def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:

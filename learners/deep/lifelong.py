@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CLICK, ERASURE, PURCHASE, Batch
 from learners.deep.gate import LIST
-from learners.deep.lesson import Lesson, Progress, Trained, hold, lesson_of, pupil_of, tuning_for
+from learners.deep.lesson import Lesson, Progress, Trained, at_once, hold, lesson_of, pupil_of
 from learners.deep.memory import Books, Happening, LifelongConfig, Memory, joined, parted
 from learners.deep.questions import Pupil, Questions
 from learners.deep.registry import Registry
@@ -30,18 +30,11 @@ from learners.deep.service import InService
 from learners.errors import SnapshotError
 from learners.store.texts import Texts, keys_64
 
-__all__ = ["Lifelong", "Submit", "at_once"]
+__all__ = ["Lifelong"]
 
 BLOCK = 256  # questions that are asked together
 
 Submit = Callable[[Callable[[], Trained]], "Future[Trained]"]
-
-
-def at_once(lesson: Callable[[], Trained]) -> Future[Trained]:
-    """Hold a lesson here and now."""
-    held: Future[Trained] = Future()
-    held.set_result(lesson())
-    return held
 
 
 class Lifelong:
@@ -139,20 +132,29 @@ class Lifelong:
     def _acts(self, batch: Batch) -> Iterator[tuple[int, int, int, float, bool]]:
         """Yield user, item, kind and time of what is new, and whether it is to be foreseen."""
         fresh = self.books.admit(batch)
-        acts = fresh[(batch.kind[fresh] <= PURCHASE) | (batch.kind[fresh] == ERASURE)]
-        kinds = batch.kind[acts]
-        named = kinds <= PURCHASE
-        rows = np.full(len(acts), -1, np.int32)
-        items = Texts.of(batch.item).take(acts[named])
-        rows[named], gone = self.memory.rows_of(items, self.books.events + 1)
-        if len(gone):
-            self.service.forget_items(gone)
-            if self.season is not None:
-                self.season.forget_items(gone)
-        users = keys_64(Texts.of(batch.user).take(acts))
-        asked = batch.event_hash[acts] % np.uint64(self.config.evaluate_one_in) == 0
-        columns = users, rows, kinds, batch.timestamp[acts], asked & (kinds == CLICK)
-        return zip(*(column.tolist() for column in columns), strict=True)
+        left = fresh[(batch.kind[fresh] <= PURCHASE) | (batch.kind[fresh] == ERASURE)]
+        while len(left):
+            named = left[batch.kind[left] <= PURCHASE]
+            items = Texts.of(batch.item).take(named)
+            room = self.memory.items.room(items)
+            if room == 0 and len(named):  # all before has been learnt by now
+                self._evict_items()
+                continue
+            acts = left if room == len(named) else left[left < named[room]]
+            left = left[len(acts) :]
+            kinds = batch.kind[acts]
+            rows = np.full(len(acts), -1, np.int32)
+            rows[kinds <= PURCHASE] = self.memory.rows_of(items[:room], self.books.events + 1)
+            users = keys_64(Texts.of(batch.user).take(acts))
+            asked = batch.event_hash[acts] % np.uint64(self.config.evaluate_one_in) == 0
+            columns = users, rows, kinds, batch.timestamp[acts], asked & (kinds == CLICK)
+            yield from zip(*(column.tolist() for column in columns), strict=True)
+
+    def _evict_items(self) -> None:
+        gone = self.memory.evict_items()
+        self.service.forget_items(gone)
+        if self.season is not None:
+            self.season.forget_items(gone)
 
     def _act(self, user: int, row: int, kind: int, time: float, ask: bool) -> None:
         memory, books = self.memory, self.books
@@ -208,7 +210,7 @@ class Lifelong:
             self._roll_back(figures)
 
     def _roll_back(self, figures: Mapping[str, float]) -> None:
-        worse = self.registry.alias("champion")
+        worse = self.champion.id if self.champion else None
         try:
             back = self.registry.rollback("live it was worse than the champion before it")
         except SnapshotError as error:
@@ -230,20 +232,10 @@ class Lifelong:
         new = memory.fresh.trainable()
         if not len(new):
             return
-        tuning = tuning_for(self.config.tuning, books.cuts, len(new))
+        tuning = replace(self.config.tuning, seed=self.config.tuning.seed + books.cuts)
         older = deepcopy(memory.buffer) if len(memory.buffer) else None
         lesson = lesson_of(self.champion, memory.items, new, older, self.config.model, tuning)
-        cut = Cut(
-            number=books.cuts,
-            events=books.events,
-            parent=lesson.parent.id if lesson.parent else None,
-            time_from=float(new.time.min()),
-            time_until=float(new.time.max()),
-            positions=dict(books.positions),
-            config=asdict(self.config.model),
-            tuning=asdict(tuning),
-            replace=self.service.has_to_go(books.clock),
-        )
+        cut = Cut.of(lesson, books, replace=self.service.has_to_go(books.clock))
         met = new.item[new.item >= 0]
         self.season = Season(cut, np.bincount(met, minlength=memory.items.capacity))
         self._tell("begun", None, "", sequences=len(new), targets=new.targets)
@@ -264,17 +256,16 @@ class Lifelong:
         told = {"items": len(trained.items), "training": trained.figures}
         try:
             id = self.registry.write(trained.arrays, trained.items, season.cut.manifest() | told)
+            self._tell("born", id, "", **trained.figures)
+            if season.cut.erased:
+                self.service.note_erasure(id, self.books.clock)
+            if not all(np.isfinite(array).all() for array in trained.arrays.values()):
+                self._discard(id, "its weights are no finite numbers")
+                return
+            season.challenger = pupil_of(self.registry.read(id), self.memory.items)
         except SnapshotError as error:
             self.season = None
             self._tell("failed", None, str(error))
-            return
-        self._tell("born", id, "", **trained.figures)
-        if season.cut.erased:
-            self.service.note_erasure(id, self.books.clock)
-        if not all(np.isfinite(array).all() for array in trained.arrays.values()):
-            self._discard(id, "its weights are no finite numbers")
-            return
-        season.challenger = pupil_of(self.registry.read(id), self.memory.items)
 
     @property
     def _challenger(self) -> Pupil | None:
@@ -336,15 +327,22 @@ class Lifelong:
         same = self.service.load_state(parts["service"])
         if self.champion is not None:
             self.memory.let_go(self.champion.events)
+        try:
+            self._take_up(Season.from_state(parts["season"]) if "season" in parts else None, same)
+        except SnapshotError as error:
+            self.season, self.books.again = None, True
+            self._tell("problem", None, str(error))
+
+    def _take_up(self, season: Season | None, same: bool) -> None:
+        """Go on with a challenger; one that was not noted may have learnt what is to judge it."""
         there = self.registry.alias("challenger")
-        season = Season.from_state(parts["season"]) if "season" in parts else None
         if season and season.name and season.name == there:
-            self.season = season
             season.challenger = pupil_of(self.registry.read(there), self.memory.items)
+            self.season = season
             if not same:
                 season.again(self.champion)
             return
-        if there is not None:  # it may have learnt what is to judge it
+        if there is not None:
             self.registry.discard(there, "the trainer ended before it had noted it")
         if there is not None or (season and not season.name):
             self.books.again = True

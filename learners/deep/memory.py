@@ -239,20 +239,14 @@ class Memory:
         self.old.erase(user)
         self.asked = [asked for asked in self.asked if asked[0] != user]
 
-    def rows_of(self, items: Texts, seen: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return rows of items (n,), and the rows that the longest unseen lost to make room."""
-        rows, begin = np.empty(len(items), np.int32), 0
-        gone = [np.zeros(0, np.int64)]
-        while begin < len(items):
-            end = begin + self.items.room(items[begin:])
-            if end == begin:
-                gone.append(self._evict_items())
-            rows[begin:end] = self.items.assign(items[begin:end])
-            self.items.last_seen[rows[begin:end]] = seen
-            begin = end
-        return rows, np.concatenate(gone)
+    def rows_of(self, items: Texts, seen: int) -> NDArray[np.int32]:
+        """Return rows of items (n,), for which there is room."""
+        rows = self.items.assign(items)
+        self.items.last_seen[rows] = seen
+        return rows
 
-    def _evict_items(self) -> NDArray[np.int64]:
+    def evict_items(self) -> NDArray[np.int64]:
+        """Give up the items unseen for longest; return their rows."""
         gone = self.items.oldest()
         self.items.free(gone)
         for part in (self.trails, self.old):

@@ -7,7 +7,7 @@ judge them, always the same ones however long the training took.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.gate import GateConfig, Paired, Verdict, judge
+from learners.deep.lesson import Lesson
+from learners.deep.memory import Books
 from learners.deep.questions import Pupil, Questions, Sample, ranks_by_count
 
 __all__ = ["Cut", "Season"]
@@ -34,6 +36,22 @@ class Cut(msgspec.Struct, frozen=True):
     replace: bool = False  # the champion has to go
     erased: bool = False  # somebody was erased since
     challenger: str = ""  # what came of it
+
+    @classmethod
+    def of(cls, lesson: Lesson, books: Books, replace: bool) -> Cut:
+        """Cut off a lesson here."""
+        new = lesson.new
+        return cls(
+            number=books.cuts,
+            events=books.events,
+            parent=lesson.parent.id if lesson.parent else None,
+            time_from=float(new.time.min()),
+            time_until=float(new.time.max()),
+            positions=dict(books.positions),
+            config=asdict(lesson.model),
+            tuning=asdict(lesson.tuning),
+            replace=replace,
+        )
 
     def manifest(self) -> dict[str, Any]:
         """Return what a snapshot's manifest tells of it."""

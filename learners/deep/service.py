@@ -162,11 +162,14 @@ class InService:
         self.retire_at = np.inf
         for told in self.registry.manifests():
             until = told.get("erased", {}).get("first", np.inf) + self.retire_seconds
-            if until <= clock:
+            if until > clock:
+                self.retire_at = min(self.retire_at, until)
+                continue
+            try:
                 self.registry.retire(told["id"])
                 gone.append(str(told["id"]))
-            else:
-                self.retire_at = min(self.retire_at, until)
+            except SnapshotError as error:
+                self.problem, self.retire_at = str(error), clock + DAY
         return gone
 
     # State

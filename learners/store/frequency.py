@@ -1,10 +1,11 @@
 """Whether an item has been met often enough to be given a row: a sketch of counts by hash.
 
 One count of a byte for each of a few hashes an id, raised at each event, so a count is never too
-small; the smallest of an id's counts (Count-Min, Cormode and Muthukrishnan 2005, section 3). When
-as many events as there are counts have been met, all are halved, so that it is lately that counts
-(TinyLFU's reset, Einziger, Friedman and Manes 2017, section 3.3). Whether an event is let through
-depends on the events before it alone, not on who has a row.
+small; the smallest of an id's counts (Count-Min, Cormode and Muthukrishnan 2005, section 3). After
+as many events as there are rows for items, all are halved, so that it is lately that counts
+(TinyLFU's reset, Einziger, Friedman and Manes 2017, section 3.3); those of the catalogue's items
+stay. Whether an event is let through depends on the events before it alone, not on who has a row:
+an item that is met more seldom than that is no longer learnt, either.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["KEPT_OUT", "Frequency", "let_through", "make_frequency"]
 
 HASHES = 4
 COUNTS_AN_ITEM = 16
-MOST = 255
+MOST, LISTED = 254, 255  # of a click; of an item of the catalogue, for good
 MET, KEPT_OUT = range(2)  # of `book`: events since counts were halved; events not let through
 
 
@@ -48,23 +49,23 @@ def let_through(
 ) -> None:
     """Mark the events whose item is met for the `admit_after`-th time, or later; (n,) each.
 
-    `keys` are hashes of the items' ids. An item of the catalogue is let through from then on.
+    `keys` are hashes of the items' ids. An item of the catalogue is let through from its entry on.
     """
     count, book = frequency.counts, frequency.book
     mask = np.uint64(len(count) - 1)
     for i in range(len(keys)):
         listed = kinds[i] == ITEM
-        least = MOST
+        least = LISTED
         for part in range(HASHES):
             slot = (keys[i] >> np.uint64(16 * part)) * np.uint64(0x9E3779B97F4A7C15)
             slot = (slot >> np.uint64(20)) & mask
-            met = MOST if listed else min(int(count[slot]) + 1, MOST)
+            met = LISTED if listed or count[slot] == LISTED else min(int(count[slot]) + 1, MOST)
             count[slot] = met
             least = min(least, met)
         through[i] = least >= admit_after
         book[KEPT_OUT] += not through[i]
         book[MET] += 1
-        if book[MET] >= len(count):
+        if book[MET] >= len(count) // COUNTS_AN_ITEM:
             book[MET] = 0
-            for slot_ in range(len(count)):
-                count[slot_] = (count[slot_] + 1) // 2
+            for k in range(len(count)):
+                count[k] = LISTED if count[k] == LISTED else count[k] // 2

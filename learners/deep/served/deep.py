@@ -108,12 +108,14 @@ class Deep:
 
 def _parts_of(snapshot: Snapshot) -> tuple[Index, NDArray[np.int64], Weights]:
     try:
-        table = snapshot.arrays["table"]
-        if len(table) != len(snapshot.items) or len(set(snapshot.items)) != len(table):
-            raise ValueError(f"{len(table)} rows of items have {len(set(snapshot.items))} names")
-        if not all(np.isfinite(array).all() for array in snapshot.arrays.values()):
+        table, config = snapshot.arrays["table"], SequenceConfig(**snapshot.config)
+        if table.shape != (len(set(snapshot.items)), config.width):
+            names = len(set(snapshot.items))
+            raise ValueError(f"its table is {table.shape}, of {names} items by {config.width}")
+        numbers = [np.array([config.scale]), *snapshot.arrays.values()]
+        if not all(np.isfinite(array).all() for array in numbers):
             raise ValueError("its weights are no numbers")
-        weights = make_weights(SequenceConfig(**snapshot.config), snapshot.arrays)
+        weights = make_weights(config, snapshot.arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(
             f"snapshot {snapshot.id} cannot be served: {error}; promote another one"

@@ -72,10 +72,14 @@ def _read(
     time: NDArray[np.float64],
     n: int,
 ) -> int:
-    """Lay the known ones of n events, most recent first, on the bench; return how many."""
+    """Lay the latest known ones of n events, most recent first, on the bench; return how many."""
     bench, rows = deep.bench, deep.table.row
     known, before = 0, np.nan
-    for back in range(n - 1, -1, -1):
+    first, room = 0, min(len(bench.kind), deep.weights.shape[PLACES])
+    while first < n and room > 0:
+        room -= query[first] >= 0 and deep.place[query[first]] > 0
+        first += 1
+    for back in range(first - 1, -1, -1):
         place = deep.place[query[back]] - 1 if query[back] >= 0 else -1
         if place >= 0:
             for k in range(rows.shape[1]):
@@ -104,7 +108,6 @@ def look_for(
     `version` name the history, so that the same question is answered once; -1 for nobody's.
     """
     memo, bench, search = deep.memo, deep.bench, deep.search
-    n = min(n, deep.weights.shape[PLACES])
     slot = user % len(memo.key) if user >= 0 else 0
     key = memo.key[slot]
     if user >= 0 and key[0] == user and key[1] == version and key[2] == n:
@@ -184,5 +187,6 @@ def make_deep(index: Index, weights: Weights, items: int) -> DeepState:
 def forget_users(deep: DeepState, rows: NDArray[np.int64]) -> None:
     """Drop what is kept of some users."""
     slots = rows % len(deep.memo.key)
+    for array in deep.memo:
+        array[slots] = 0
     deep.memo.key[slots] = -1
-    deep.memo.user[slots] = 0.0
