@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learners.base import CLICK, ERASURE, Batch
+from learners.base import ERASURE, Batch
 from learners.deep.lesson import Lesson, Progress, Trained, hold
 from learners.deep.lifelong import Lifelong
 from learners.deep.memory import Happening
@@ -276,35 +276,6 @@ def test_a_full_vocabulary_gives_up_what_is_unseen_for_longest(tmp_path: Path) -
     assert champion is not None
     newest = lifelong.registry.read(lifelong.registry.ids()[-1])
     assert len(set(newest.items)) == len(newest.items) <= 130
-
-
-def test_room_made_within_a_batch_gives_nobody_another_item(tmp_path: Path) -> None:
-    lifelong = Lifelong(replace(CONFIG, items=20, first_events=10**6), Registry(tmp_path))
-    names = [f"item-{i}" for i in range(60)]
-    [batch] = batches([(CLICK, "u1", name, START + i) for i, name in enumerate(names)], size=60)
-    lifelong.learn(batch)
-    held = lifelong.memory.trails.of(int(keys_64(["u1"])[0]))
-    assert held is not None
-    ids = lifelong.memory.items.ids
-    kept = [ids[row] if row >= 0 else None for row in held.item.tolist()]
-    assert kept[-1] == names[-1]
-    assert all(id in (None, name) for id, name in zip(kept, names[-len(kept) :], strict=True))
-
-
-def test_a_damaged_challenger_is_told_and_the_trainer_goes_on(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
-    lifelong = Lifelong(CONFIG, registry)
-    log = batches(walks(3500))
-    told: list[Happening] = []
-    while registry.alias("challenger") is None:
-        told += lifelong.learn(log.pop(0))
-    weights = tmp_path / "snapshots" / str(registry.alias("challenger")) / "weights.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    again = Lifelong(CONFIG, registry)
-    again.load_state(lifelong.state())
-    assert "promoted" in whats(run(again, log))
 
 
 def test_a_lesson_held_beside_is_judged_by_what_came_meanwhile(tmp_path: Path) -> None:
