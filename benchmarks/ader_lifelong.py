@@ -36,8 +36,8 @@ def run(
     path, config, told
         As `ader.run` and `ader_deep.run` want them.
     save
-        Folder of the models. `together` takes those that stand there already, and trains what is
-        missing.
+        Folder of the models. `together` takes those of `deep_rehearsal` that stand there already,
+        whatever they were trained with; where that folder is missing, it trains them.
     """
     with TemporaryDirectory(prefix="everlearn-") as temporary:
         folder = save or Path(temporary)

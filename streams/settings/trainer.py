@@ -59,7 +59,10 @@ class TrainerSettings(BaseModel):
         default=200_000, ge=1, le=MOST, description="users followed; the longest silent make room"
     )
     items: WholeNumber = Field(
-        default=200_000, ge=1, le=10_000_000, description="items with a row; later ones get none"
+        default=200_000,
+        ge=1,
+        le=10_000_000,
+        description="items with a row; the longest unseen make room",
     )
     newest: WholeNumber = Field(
         default=50_000, ge=1, le=MOST, description="newest sequences kept whole to rehearse"
@@ -92,7 +95,7 @@ class TrainerSettings(BaseModel):
         default=30.0,
         gt=0,
         le=3650,
-        description="days after an erasure in which snapshots trained before it are retired",
+        description="days of event time after an erasure in which snapshots trained before it are retired",
     )
     port: WholeNumber = Field(
         default=0, ge=0, le=65535, description="port of the trainer's metrics; 0: none"
