@@ -95,7 +95,7 @@ class TrainerSettings(BaseModel):
         default=30.0,
         gt=0,
         le=3650,
-        description="days of event time after an erasure in which snapshots trained before it are retired",
+        description="days of event time after which snapshots from before an erasure are retired",
     )
     port: WholeNumber = Field(
         default=0, ge=0, le=65535, description="port of the trainer's metrics; 0: none"
