@@ -37,15 +37,10 @@ SLICE_RECORDS = 1000  # decoded at a time, as a node does
 Figures = dict[str, Any]
 
 
-def settings_of(broker: str, topic: str, folder: Path = Path()) -> Settings:
+def settings_of(broker: str, topic: str, state_dir: Path = Path("state")) -> Settings:
     """Settings of a node that reads this topic, where each message names its type."""
-    return Settings(
-        broker=broker,
-        topics={ROLE: TopicSettings(name=topic, type="mixed")},
-        state_dir=folder / "state",
-        snapshot_dir=folder / "snapshots",
-        node_name="bench",
-    )
+    topics = {ROLE: TopicSettings(name=topic, type="mixed")}
+    return Settings(broker=broker, topics=topics, state_dir=state_dir, node_name="bench")
 
 
 def faust_agent(job: Figures, watch: Stopwatch) -> Figures:
@@ -100,16 +95,7 @@ def batch_source_decode(job: Figures, watch: Stopwatch) -> Figures:
 
 
 def engine(job: Figures, watch: Stopwatch) -> Figures:
-    """A node without its API: everything on but a deep model, checkpoints included."""
-    return _node(job, watch, deep=False)
-
-
-def engine_deep(job: Figures, watch: Stopwatch) -> Figures:
-    """The same, with a deep model of all items among the sources."""
-    return _node(job, watch, deep=True)
-
-
-def _node(job: Figures, watch: Stopwatch, deep: bool) -> Figures:
+    """A node without its API: everything on, checkpoints included."""
     node = import_module("streams.node")
     learning = [0.0, 0.0]  # seconds on the learner's thread: before, and while it was measured
     runtimes: list[NodeRuntime] = []
@@ -125,14 +111,7 @@ def _node(job: Figures, watch: Stopwatch, deep: bool) -> Figures:
         return []
 
     with tempfile.TemporaryDirectory(prefix="everlearn-bench-") as folder:
-        settings = settings_of(job["broker"], job["topic"], Path(folder))
-        if deep:
-            from benchmarks.untrained import write_untrained
-            from learners.deep.registry import Registry
-
-            snapshots = Registry(settings.snapshot_dir)
-            snapshots.promote(write_untrained(snapshots, job["items"], seed=1))
-        node.run_node(settings, services)
+        node.run_node(settings_of(job["broker"], job["topic"], Path(folder)), services)
     known: dict[str, Any] = runtimes[0].engine.report()
     blend = known["metrics"]["blend"]
     return {
@@ -166,7 +145,6 @@ METHODS: dict[str, Callable[[Figures, Stopwatch], Figures]] = {
     "batch_source": batch_source,
     "batch_source_decode": batch_source_decode,
     "engine": engine,
-    "engine_deep": engine_deep,
     "river_biasedmf": river_biasedmf,
 }
 
@@ -224,7 +202,7 @@ def main() -> None:
     """Run one method; its figures are one line on standard output."""
     job, (method,) = job_of(sys.argv[1:])
     configure_logs()
-    if method.startswith("engine"):
+    if method == "engine":
         from streams.learning import load_everything
 
         load_everything()

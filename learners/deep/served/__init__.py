@@ -1,1 +1,0 @@
-"""A snapshot inside an engine, in kernels and without torch."""
