@@ -10,13 +10,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from learners.checkpoint import CheckpointStore
+from tests import waiting
 
 DEADLINE_SECONDS = 90.0
 
@@ -142,9 +142,13 @@ class ForkedNode:
         self, condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS
     ) -> None:
         """Wait for a condition; fail with the log when the process ends or the deadline is over."""
-        assert self.process is not None
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.process.is_alive(), f"it ended before {what}:\n{self.log_text()}"
-            assert time.monotonic() < deadline, f"no {what} in time:\n{self.log_text()}"
-            time.sleep(0.02)
+        process = self.process
+        assert process is not None
+
+        def holds() -> bool:
+            if condition():
+                return True
+            assert process.is_alive(), f"it ended before {what}:\n{self.log_text()}"
+            return False
+
+        waiting.until(holds, seconds, lambda: f"no {what} in time:\n{self.log_text()}")

@@ -319,12 +319,15 @@ def test_faust_worker_learns_without_the_api(
         )
     watched = ForkedNode(tmp_path)
 
+    def told() -> str:
+        return (tmp_path / "worker.log").read_text()
+
     def learnt() -> bool:
-        assert worker.poll() is None, (tmp_path / "worker.log").read_text()
+        assert worker.poll() is None, told()
         held = watched.positions()
         return all(held.get(place, 0) >= end for place, end in traffic.books.ends.items())
 
-    waiting.until(learnt, 60)
+    waiting.until(learnt, 60, told)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(15) == 0
     assert traffic.books.differences(watched.manifest()["ledger"]) == {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from serving.cli import app
 from streams.apache import ApacheKafka
 from streams.settings import Settings
 from tests.test_replay import data_set
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -46,16 +46,17 @@ def settings_file(folder: Path, broker: str, prefix: str, port: int) -> str:
 
 def health_once_learnt(node: NodeProcess) -> dict[str, Any]:
     """What the node says of itself when it has learnt the whole log."""
-    deadline = time.monotonic() + LEARNT_SECONDS
-    while True:
+    health: dict[str, Any] = {}
+
+    def knows_all() -> bool:
         node.check()
         answer = httpx.get(f"{node.url}/health/ready", timeout=30, trust_env=False)
-        health: dict[str, Any] = answer.json()
-        if sum(health["positions"].values()) >= EVENTS and health["fingerprint"]:
-            assert answer.status_code == 200
-            return health
-        assert time.monotonic() < deadline, health
-        time.sleep(0.2)
+        health.update(answer.json(), status=answer.status_code)
+        return sum(health["positions"].values()) >= EVENTS and bool(health["fingerprint"])
+
+    until(knows_all, LEARNT_SECONDS, lambda: health)
+    assert health["status"] == 200
+    return health
 
 
 def test_a_data_set_in_kafka_has_one_fingerprint_in_a_node_and_in_its_recording(

@@ -22,6 +22,7 @@ from streams.broker import EmbeddedBroker
 from streams.log import read_log
 from streams.record import TopicReader
 from streams.settings import Settings
+from tests import waiting
 from tests.test_importer import small_taobao
 from tests.traffic import CLICKS, Traffic, clicks
 
@@ -46,11 +47,13 @@ def command(*words: str, first: str = "") -> Iterator[subprocess.Popen[str]]:
 
 
 def until(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
+    def holds() -> bool:
+        if condition():
+            return True
         assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        return False
+
+    waiting.until(holds, DEADLINE_SECONDS)
 
 
 def any_click(broker: EmbeddedBroker) -> bool:

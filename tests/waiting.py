@@ -11,11 +11,15 @@ __all__ = ["runs", "until"]
 PAUSE_SECONDS = 0.02  # between two looks: to look without a pause would slow down who is waited for
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Return when a condition holds; fail when it does not in time."""
+def until(
+    condition: Callable[[], bool],
+    seconds: float = 20.0,
+    why: Callable[[], object] = lambda: "it did not come in time",
+) -> None:
+    """Return when a condition holds; fail when it does not in time, and tell `why`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, why()
         time.sleep(PAUSE_SECONDS)
 
 
