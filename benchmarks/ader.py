@@ -3,7 +3,7 @@
 Microseconds a query are those of a list of 20 from a session's items: what the method needs for
 it and nothing else, asked again for up to 500 queries a cycle; the median of the cycles counts.
 Microseconds to learn are those of learning alone, without any test; all sources of the engine learn
-together, so its rows show the same.
+together, so its rows show the same. `of_vsknn` relates both to V-SKNN's of the same run.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from benchmarks.ader_protocol import (
     run_protocol,
 )
 from benchmarks.ader_stream import Stream, make_stream, read_stream
+from benchmarks.ader_together import TOGETHER, TogetherContestant
 from benchmarks.rows import Row, make_row
 from benchmarks.vsknn import VSKNN
 from learners.base import EngineConfig
 from learners.errors import DataError
-from learners.ranks import SOURCES
+from learners.ranks import CONTENT, SOURCES
 
 __all__ = ["METHODS", "PROTOCOLS", "run"]
 
-METHODS = (*reversed(SOURCES), *VSKNN.methods)
+METHODS = (*VSKNN.methods, *reversed(SOURCES[:CONTENT]))  # the weeks have no catalogue
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None, str], None]]]
 
 
@@ -48,6 +49,7 @@ def run(
     protocols: Sequence[ProtocolName] = PROTOCOLS,
     cycles: int | None = None,
     sample: int = 1,
+    models: Path | None = None,
     bar: Bar,
 ) -> Iterator[Row]:
     """Yield a row for each protocol and method.
@@ -64,6 +66,8 @@ def run(
         Only the first so many; default: all.
     sample
         Test one session in so many; the blend learns from these alone.
+    models
+        Folder of the deep model of each week, for the method `together`.
     bar
         Makes a progress bar.
 
@@ -75,16 +79,13 @@ def run(
     stream = read_stream(path, sample)
     cycles = min(cycles or stream.periods - 1, stream.periods - 1)
     expected = sum(_targets(stream, t) for t in range(1, cycles + 1))
-    contestants: list[tuple[tuple[str, ...], Callable[[Stream], Contestant]]] = [
-        (SOURCES, partial(EngineContestant, config=config)),
-        (VSKNN.methods, VSKNN),
-    ]
-    for names, make in contestants:
-        wanted = [method for method in METHODS if method in methods and method in names]
+    peers: dict[str, Row] = {}
+    for names, make, alike in _contestants(config, models):
+        wanted = [method for method in (*METHODS, *TOGETHER) if method in {*methods} & {*names}]
         for protocol in protocols if wanted else ():
             with bar(f"{' '.join(wanted)}, {protocol}") as update:
                 progress = _progress(update, expected)
-                _compile(make, protocol)
+                _compile(alike, protocol)
                 started = perf_counter()
                 outcome = run_protocol(protocol, stream, partial(make, stream), cycles, progress)
                 seconds = perf_counter() - started
@@ -92,7 +93,26 @@ def run(
                 figures = _figures(outcome, names.index(method), method)
                 about = {"protocol": protocol, **figures, "sample": sample}
                 about["constants"] = outcome.constants
-                yield make_row("ader", method, about, seconds)
+                row = make_row("ader", method, about, seconds)
+                if method in VSKNN.methods:
+                    peers[protocol] = row
+                elif protocol in peers:
+                    row["of_vsknn"] = _ratios(row, peers[protocol])
+                yield row
+
+
+Maker = Callable[[Stream], Contestant]
+
+
+def _contestants(
+    config: EngineConfig, models: Path | None
+) -> Iterator[tuple[tuple[str, ...], Maker, Maker]]:
+    """Yield names of methods, who ranks by them, and one with the same kernels for any stream."""
+    engine = partial(EngineContestant, config=config)
+    yield VSKNN.methods, VSKNN, VSKNN
+    yield SOURCES, engine, engine
+    if models is not None:
+        yield TOGETHER, partial(TogetherContestant, config=config, models=models), engine
 
 
 def _targets(stream: Stream, cycle: int) -> int:
@@ -101,6 +121,13 @@ def _targets(stream: Stream, cycle: int) -> int:
     if found := len(stream.unlearnt(begin, end).targets()):
         return found
     raise DataError(f"period {cycle} has nothing that could be foreseen: take more sessions")
+
+
+def _ratios(row: Row, peer: Row) -> dict[str, float | None]:
+    """Relate times to those of another method."""
+    names = ("microseconds_per_learn", "microseconds_per_query")
+    pairs: dict[str, Any] = {name: (row[name], peer[name]) for name in names}
+    return {name: round(a / b, 3) if a and b else None for name, (a, b) in pairs.items()}
 
 
 def _progress(update: Callable[[int, int | None, str], None], expected: int) -> Progress:

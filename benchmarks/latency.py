@@ -12,7 +12,7 @@ from benchmarks.processes import Part
 from benchmarks.rows import Row, make_row
 from learners.errors import EverlearnError
 
-__all__ = ["run"]
+__all__ = ["Asking", "run"]
 
 BOUND_MS = 7.0  # of the 90th percentile, for the highest rate
 FIRST_RATE = 1000.0
@@ -31,6 +31,7 @@ def run(
     rates: Sequence[float] = (200.0, 1000.0),
     highest: bool = True,
     seconds: float = 15.0,
+    deep: bool = False,
     broker: Kind = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Row]:
@@ -50,15 +51,19 @@ def run(
         Whether to search the highest rate, upward in steps.
     seconds
         How long each row is measured.
+    deep
+        Whether a deep model of all items is among the sources.
     broker, say
         Which broker; told what happens.
     """
     crowd = crowd or Crowd()
     with (
-        living_node(crowd=crowd, history=history, broker=broker, say=say) as living,
+        living_node(
+            crowd=crowd, history=history, broker=broker, say=say, snapshots=int(deep)
+        ) as living,
         living.traffic(events_per_second) as traffic,
     ):
-        asking = _Asking(living, traffic)
+        asking = Asking(living, traffic)
         for rate in rates:
             say(f"{rate:g} requests/s")
             yield asking.row(f"{rate:g}_per_second", asking.measure(rate, seconds))
@@ -66,7 +71,7 @@ def run(
             yield asking.row(f"highest_p90_{BOUND_MS:g}_ms", _highest(asking, seconds, say))
 
 
-class _Asking:
+class Asking:
     """Asks one node at one rate after the other."""
 
     def __init__(self, living: Living, traffic: Part | None) -> None:
@@ -95,13 +100,14 @@ class _Asking:
         """The row of some figures."""
         living = self.living
         more = {"items": living.crowd.items, "users": living.crowd.users}
+        more["snapshots"] = len(living.snapshots.ids())
         shown = {name: value for name, value in figures.items() if name != "seconds"} | more
         return make_row(
             "latency", method, shown | {"broker": living.broker.kind}, figures["seconds"]
         )
 
 
-def _highest(asking: _Asking, seconds: float, say: Callable[[str], None]) -> Figures:
+def _highest(asking: Asking, seconds: float, say: Callable[[str], None]) -> Figures:
     """Search upward until the bound is broken; then measure in full, going down if need be."""
 
     def kept(rate: float, seconds: float) -> Figures | None:

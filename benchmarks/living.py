@@ -14,8 +14,10 @@ import numpy as np
 from benchmarks.brokers import Broker, Kind, fill, run_broker
 from benchmarks.data import STEP_SECONDS, Crowd, Message, message_of, recorded
 from benchmarks.processes import Part, busy_seconds, cpu_seconds
+from benchmarks.untrained import write_untrained
+from learners.deep.registry import Registry
 from learners.errors import EverlearnError
-from serving.child import HOST, NodeProcess
+from serving.child import HOST, NodeProcess, clean_environment
 from serving.figures import Figures, read_figures
 from streams.broker import free_port
 from streams.events import Click, Purchase
@@ -36,6 +38,7 @@ class Living:
     broker: Broker
     node: NodeProcess
     users: Path
+    snapshots: Registry  # of untrained models, whose answers take as long as any
 
     @contextmanager
     def traffic(self, rate: float) -> Iterator[Part | None]:
@@ -65,7 +68,12 @@ class Living:
 
 @contextmanager
 def living_node(
-    *, crowd: Crowd, history: int, broker: Kind, say: Callable[[str], None]
+    *,
+    crowd: Crowd,
+    history: int,
+    broker: Kind,
+    say: Callable[[str], None],
+    snapshots: int = 0,
 ) -> Iterator[Living]:
     """Run a broker and a node that has learnt a history ending now.
 
@@ -79,6 +87,8 @@ def living_node(
         Which broker.
     say
         Told what happens.
+    snapshots
+        How many deep models there are; the first one serves.
     """
     say("starting the broker")
     with run_broker(broker) as running, TemporaryDirectory(prefix="everlearn-bench-") as temporary:
@@ -90,16 +100,30 @@ def living_node(
         published = fill(settings, _history(crowd, history, settings, asked))
         users = folder / "users"
         users.write_text("\n".join(np.random.default_rng(crowd.seed).permutation(asked)[:ASKED]))
+        registry = Registry(folder / "snapshots")
+        for seed in range(snapshots):
+            write_untrained(registry, crowd.items, seed)
+        if snapshots:
+            registry.promote(registry.ids()[0])
         say("starting the node")
+        environment = {"EVERLEARN_SNAPSHOT_DIR": str(registry.root)}
         node = NodeProcess(
             broker=running.address,
             state_dir=folder / "state",
             port=free_port(),
             log=folder / "node.log",
+            environment=clean_environment() | environment,
         )
         with node:
             node.wait_until_live()
-            living = Living(crowd=crowd, history=history, broker=running, node=node, users=users)
+            living = Living(
+                crowd=crowd,
+                history=history,
+                broker=running,
+                node=node,
+                users=users,
+                snapshots=registry,
+            )
             _wait_until_learnt(living, published)
             yield living
 

@@ -37,10 +37,15 @@ SLICE_RECORDS = 1000  # decoded at a time, as a node does
 Figures = dict[str, Any]
 
 
-def settings_of(broker: str, topic: str, state_dir: Path = Path("state")) -> Settings:
+def settings_of(broker: str, topic: str, folder: Path = Path()) -> Settings:
     """Settings of a node that reads this topic, where each message names its type."""
-    topics = {ROLE: TopicSettings(name=topic, type="mixed")}
-    return Settings(broker=broker, topics=topics, state_dir=state_dir, node_name="bench")
+    return Settings(
+        broker=broker,
+        topics={ROLE: TopicSettings(name=topic, type="mixed")},
+        state_dir=folder / "state",
+        snapshot_dir=folder / "snapshots",
+        node_name="bench",
+    )
 
 
 def faust_agent(job: Figures, watch: Stopwatch) -> Figures:
@@ -95,7 +100,16 @@ def batch_source_decode(job: Figures, watch: Stopwatch) -> Figures:
 
 
 def engine(job: Figures, watch: Stopwatch) -> Figures:
-    """A node without its API: everything on, checkpoints included."""
+    """A node without its API: everything on but a deep model, checkpoints included."""
+    return _node(job, watch, deep=False)
+
+
+def engine_deep(job: Figures, watch: Stopwatch) -> Figures:
+    """The same, with a deep model of all items among the sources."""
+    return _node(job, watch, deep=True)
+
+
+def _node(job: Figures, watch: Stopwatch, deep: bool) -> Figures:
     node = import_module("streams.node")
     learning = [0.0, 0.0]  # seconds on the learner's thread: before, and while it was measured
     runtimes: list[NodeRuntime] = []
@@ -111,7 +125,14 @@ def engine(job: Figures, watch: Stopwatch) -> Figures:
         return []
 
     with tempfile.TemporaryDirectory(prefix="everlearn-bench-") as folder:
-        node.run_node(settings_of(job["broker"], job["topic"], Path(folder)), services)
+        settings = settings_of(job["broker"], job["topic"], Path(folder))
+        if deep:
+            from benchmarks.untrained import write_untrained
+            from learners.deep.registry import Registry
+
+            snapshots = Registry(settings.snapshot_dir)
+            snapshots.promote(write_untrained(snapshots, job["items"], seed=1))
+        node.run_node(settings, services)
     known: dict[str, Any] = runtimes[0].engine.report()
     blend = known["metrics"]["blend"]
     return {
@@ -145,6 +166,7 @@ METHODS: dict[str, Callable[[Figures, Stopwatch], Figures]] = {
     "batch_source": batch_source,
     "batch_source_decode": batch_source_decode,
     "engine": engine,
+    "engine_deep": engine_deep,
     "river_biasedmf": river_biasedmf,
 }
 
@@ -202,7 +224,7 @@ def main() -> None:
     """Run one method; its figures are one line on standard output."""
     job, (method,) = job_of(sys.argv[1:])
     configure_logs()
-    if method == "engine":
+    if method.startswith("engine"):
         from streams.learning import load_everything
 
         load_everything()

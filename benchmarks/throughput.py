@@ -46,7 +46,7 @@ def run(
     crowd = crowd or Crowd()
     with _filled(crowd, events, broker, say) as (running, total):
         job = {"broker": running.address, "topic": TOPIC, "limit_seconds": limit_seconds}
-        job |= {"warm": crowd.lead_in, "total": total}
+        job |= {"warm": crowd.lead_in, "total": total, "items": crowd.items}
         for method in methods:
             say(method)
             seconds = START_SECONDS + limit_seconds

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from learners.base import CLICK, KINDS, PURCHASE, EngineConfig, Recommendation, UserView
 from learners.blend import Blend
-from learners.candidates import COLUMNS, CONTENT, KNN, TINY, Asked, Models, Workspace, gather
+from learners.candidates import COLUMNS, CONTENT, DEEP, KNN, TINY, Asked, Models, Workspace, gather
 from learners.explore import Explorer, Slots
 from learners.handle import Handle
 from learners.jit import jit, jit_brief_counted
@@ -69,7 +69,7 @@ def _rank_for(
     Fills `work.answer`, the k best first; returns how many there are.
     """
     in_session = anonymous
-    asked = Asked(anonymous, in_session, now, -1)
+    asked = Asked(anonymous, in_session, now, -1, -1, 0)
     if user >= 0:
         in_session = under_way(history, user, now, gap_seconds)
         asked = ask_user(history, work, user, now, in_session)
@@ -100,12 +100,13 @@ def _rank_for(
         at.row = chosen[place]
         at.share = _weight(score[place], best, by_outcome) / max(total, 1e-300)
         at.popularity = _rounded(weight[chosen[place], SCORED_LIFE] / peak)
-        at.neighbours = at.transitions = at.content = 0.0
+        at.neighbours = at.transitions = at.content = at.deep = 0.0
         if place < kept:  # else no source has named it
             named = work.candidate[place]
             at.neighbours = _rounded(column[KNN, named] / max(largest[KNN], TINY))
             at.transitions = _rounded(work.value[named] / following)
             at.content = _rounded(column[CONTENT, named] / max(largest[CONTENT], TINY))
+            at.deep = _rounded(column[DEEP, named] / max(largest[DEEP], TINY))
     return found
 
 
@@ -178,7 +179,7 @@ class Answers:
         row = -1 if user is None else self._known(user)
         if row < 0:
             latest = list(events)[-1 : -MOST_QUERY - 1 : -1]
-            self._ask([item for item, *_ in latest], [kind for _, kind, _ in latest])
+            self._ask(latest)
         excluded = self._excluded(row, events, exclude)
         asked = 0 if row >= 0 else min(len(events), MOST_QUERY)
         if row < 0 and not (self.memory.work.query[:asked] >= 0).any():
@@ -194,7 +195,7 @@ class Answers:
         row = self.memory.items.row(item)
         if row < 0:
             return []
-        self._ask([item], [KINDS[CLICK]])
+        self._ask([(item, KINDS[CLICK], now)])
         return self._best(-1, 1, now, k, np.array([row], np.int32))
 
     def trending(self, now: float, k: int) -> list[Recommendation]:
@@ -232,11 +233,12 @@ class Answers:
         row = self.memory.users.row(user)
         return row if row >= 0 and self.memory.history.head["total"][row] else -1
 
-    def _ask(self, items: Sequence[str], kinds: Sequence[str]) -> None:
+    def _ask(self, latest: Sequence[tuple[str, str, float]]) -> None:
         """Write an anonymous query into the workspace, most recent first."""
-        work = self.memory.work
-        work.query[: len(items)] = [self.memory.items.row(item) for item in items]
-        work.query_kind[: len(kinds)] = [KINDS.index(kind) for kind in kinds]
+        work, n = self.memory.work, len(latest)
+        work.query[:n] = [self.memory.items.row(item) for item, _, _ in latest]
+        work.query_kind[:n] = [KINDS.index(kind) for _, kind, _ in latest]
+        work.query_time[:n] = [time for _, _, time in latest]
 
     def _excluded(
         self, row: int, events: Sequence[tuple[str, str, float]], exclude: Collection[str]
@@ -271,7 +273,7 @@ class Answers:
         )
         ids, answer = memory.items.ids, memory.work.answer[:found]
         best: list[Recommendation] = []
-        for row, share, neighbours, transitions, popularity, content in answer.tolist():
+        for row, share, neighbours, transitions, popularity, content, deep in answer.tolist():
             sources = {}  # one by one: a sixth of the time of a comprehension
             if neighbours > 0.0:
                 sources["neighbours"] = neighbours
@@ -281,6 +283,8 @@ class Answers:
                 sources["popularity"] = popularity
             if content > 0.0:
                 sources["content"] = content
+            if deep > 0.0:
+                sources["deep"] = deep
             best.append(Recommendation(ids[row], share, sources))
         if len(best) < k:
             shown = np.concatenate([excluded, answer["row"]])

@@ -47,6 +47,7 @@ class EngineConfig:
     sessions: int = 262_144
     history_length: int = 24
     session_gap_seconds: float = 1800.0
+    admit_items_after: int = 1  # clicks and purchases, before an item gets a row
     dedupe_events: int = 262_144
     evaluate_one_in: int = 32
     blend_warmup_events: int = 32_768

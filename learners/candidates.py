@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import EngineConfig
+from learners.deep.served.source import ITEMS, NAMED, DeepState, look_for
 from learners.jit import LINE, jit, prefetch
 from learners.lanes import empty_rows
 from learners.nearness import NEARNESSES
@@ -25,7 +26,7 @@ from learners.sources.transitions import TransitionsState
 from learners.store.history import MOST_QUERY
 from learners.store.rows import Records
 from learners.store.sessions import Sessions
-from learners.vector import find, largest_of, total_of
+from learners.vector import exp_of, find, largest_of, total_of
 
 __all__ = [
     "COLUMNS",
@@ -40,18 +41,18 @@ __all__ = [
     "make_workspace",
 ]
 
-COLUMNS = 6
-KNN, FORWARD_SLOW, FORWARD_FAST, BACKWARD, FORWARD_LAST, CONTENT = range(COLUMNS)
+COLUMNS = 7
+KNN, FORWARD_SLOW, FORWARD_FAST, BACKWARD, FORWARD_LAST, CONTENT, DEEP = range(COLUMNS)
 # Of each column's share of its maximum.
-PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2, 1.0], np.float32)
+PRESCORE = np.array([1.0, 0.3, 0.3, 0.1, 0.2, 1.0, 0.3], np.float32)
 FIRST_SCALE = np.float32(3.0)  # of the first weights: a share is part of a softmax
 TINY = np.float32(1e-30)  # what is divided by where a column is empty
 POPULAR = 30  # of each half-life's top list
 EVIDENCE = np.array([KNN, FORWARD_SLOW, FORWARD_LAST])  # columns whose sum itself says something
 HALF_LIVES = len(EngineConfig().popularity_half_lives_seconds)
-FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + 3 + HALF_LIVES + 2 + 6 + 4
+FEATURES = 2 * COLUMNS + len(EVIDENCE) + 2 + NEARNESSES + 3 + 2 + HALF_LIVES + 2 + 6 + 5
 
-PARTS = ("share", "neighbours", "transitions", "popularity", "content")  # each at most 1
+PARTS = ("share", "neighbours", "transitions", "popularity", "content", "deep")  # each at most 1
 ANSWER = np.dtype([("row", np.int64), *((part, np.float64) for part in PARTS)])
 
 
@@ -72,6 +73,7 @@ class Models(NamedTuple):
     factors: FactorsState
     content: ContentState
     outcomes: OutcomesState
+    deep: DeepState
 
 
 class Workspace(NamedTuple):
@@ -84,6 +86,7 @@ class Workspace(NamedTuple):
     content: content.Scratch
     query: NDArray[np.int32]  # (MOST_QUERY,) item rows, most recent first
     query_kind: NDArray[np.uint8]  # (MOST_QUERY,)
+    query_time: NDArray[np.float64]  # (MOST_QUERY,) seconds, NaN where it is not known
     distinct: NDArray[np.int32]  # (MOST_QUERY,) places of distinct items in `query`
     slot: NDArray[np.int32]  # (items,) 1 + place among the touched
     item: NDArray[np.int32]  # (T,)
@@ -101,6 +104,7 @@ class Workspace(NamedTuple):
     wanted: NDArray[np.float32]  # (1, lanes.WIDTH) what the factorisation looks for
     factor: NDArray[np.float32]  # (most,) its score of each candidate
     similarity: NDArray[np.float32]  # (most,) to the last items' entries
+    deep: NDArray[np.float32]  # (most,) the deep model's score, -inf for none
     feature: NDArray[np.float32]  # (FEATURES, most)
     hidden: NDArray[np.float32]  # (most, units)
     score: NDArray[np.float32]  # (most,)
@@ -115,6 +119,8 @@ class Asked(NamedTuple):
     in_session: int  # how many of them are of the running session
     now: float  # seconds
     own: int  # number of the running session, -1 for none
+    user: int  # row, -1 for nobody's
+    version: int  # of the user's history
 
 
 def make_workspace(
@@ -129,7 +135,7 @@ def make_workspace(
     """Return working memory for queries of up to `most_candidates` candidates."""
     touched = neighbours.most_votes(neighbour_sessions)
     touched += 2 * transitions.QUERY_ITEMS * transition_slots + MOST_QUERY + HALF_LIVES * POPULAR
-    touched += content.MOST_NAMED
+    touched += content.MOST_NAMED + NAMED
     touched += (LINE - touched) % (2 * LINE)  # rows that begin in different cache sets
     most = most_candidates + LINE
     slot, item = np.zeros(items, np.int32), np.zeros(touched, np.int32)
@@ -139,6 +145,7 @@ def make_workspace(
         content=content.make_scratch(items),
         query=np.zeros(MOST_QUERY, np.int32),
         query_kind=np.zeros(MOST_QUERY, np.uint8),
+        query_time=np.full(MOST_QUERY, np.nan),
         distinct=np.zeros(MOST_QUERY, np.int32),
         slot=slot,
         item=item,
@@ -156,6 +163,7 @@ def make_workspace(
         wanted=empty_rows(1),
         factor=np.zeros(most_candidates, np.float32),
         similarity=np.zeros(most_candidates, np.float32),
+        deep=np.zeros(most_candidates, np.float32),
         feature=np.zeros((FEATURES, most), np.float32),
         hidden=np.zeros((most, hidden_units), np.float32),
         score=np.zeros(most, np.float32),
@@ -263,6 +271,25 @@ def _gather_content(models: Models, work: Workspace, asked: Asked, touched: int)
 
 
 @jit
+def _gather_deep(models: Models, work: Workspace, asked: Asked, touched: int) -> int:
+    """Add the items nearest to what the deep model makes of the query."""
+    deep, share = models.deep, work.value
+    if deep.book[ITEMS] == 0:
+        return touched
+    query, kind, time = work.query, work.query_kind, work.query_time
+    found = look_for(deep, query, kind, time, asked.items, asked.user, asked.version)
+    for i in range(found):
+        share[i] = deep.score[i] - deep.score[0]
+    exp_of(share, found)
+    for i in range(found):
+        item = deep.item[deep.named[i]] - 1
+        if item >= 0:
+            touched = _touch(work.slot, work.item, touched, item)
+            work.column[DEEP, work.slot[item] - 1] = share[i]
+    return touched
+
+
+@jit
 def gather(models: Models, work: Workspace, asked: Asked) -> int:
     """Let every source name and score items; return how many were touched.
 
@@ -291,6 +318,7 @@ def gather(models: Models, work: Workspace, asked: Asked) -> int:
                 listed[0] += 1
                 listed[listed[0]] = slot[top[life, place] - 1] - 1
     touched = _gather_content(models, work, asked, touched)
+    touched = _gather_deep(models, work, asked, touched)
     for i in range(touched):
         slot[items[i]] = 0
     work.touched[0] = touched

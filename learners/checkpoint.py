@@ -14,14 +14,16 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import EngineConfig
+from learners.durable import read_sealed, sealed, write_arrays, write_folder, write_synced
 from learners.engine import Engine
 from learners.errors import CheckpointError
 from learners.store.digest import fingerprint_of
@@ -30,9 +32,7 @@ from learners.store.rows import copy_changed
 
 __all__ = ["Capture", "CheckpointStore", "hold_folder"]
 
-FORMAT = 7  # of the state: to be raised with every change of its arrays
-PIECE_BYTES = 1 << 20
-NAMES = {"f8": "F64", "f4": "F32", "i8": "I64", "i4": "I32", "u8": "U64", "u4": "U32", "u1": "U8"}
+FORMAT = 8  # of the state: to be raised with every change of its arrays
 MAY_GROW = ("users", "items")  # capacities that a later run may raise
 
 
@@ -97,11 +97,14 @@ class CheckpointStore:
         Made when missing.
     keep : int
         How many of the newest stay.
+    form : int
+        Format of the state; checkpoints of any other are refused.
     """
 
-    def __init__(self, folder: Path, keep: int = 3) -> None:
+    def __init__(self, folder: Path, keep: int = 3, form: int = FORMAT) -> None:
         self.folder = folder
         self.keep = keep
+        self.form = form
         self.problems: list[str] = []
         self._copies: dict[str, NDArray[np.uint8]] = {}
         self._ahead: dict[str, int] = {}  # rows that `copy_ahead` has copied
@@ -172,28 +175,13 @@ class CheckpointStore:
         """
         number = max((int(path.name) for path in self._folders()), default=0) + 1
         target = self.folder / f"{number:08d}"
-        temporary = self.folder / f"{number:08d}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            temporary.mkdir(parents=True)
-            digest = _write_state(temporary / "state.safetensors", capture.state)
-            manifest = {
-                **capture.manifest,
-                "sha256": digest,
-                "fingerprint": fingerprint_of(capture.state),
-            }
-            manifest["manifest_sha256"] = _digest(manifest)
-            _write_synced(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
-            _sync_folder(temporary)
-            temporary.rename(target)
-            _sync_folder(self.folder)
+            write_folder(target, partial(_fill, capture))
         except OSError as error:
             raise CheckpointError(
                 f"cannot write checkpoint {target}: {error.strerror or error}; free space or name "
                 "another folder (state_dir, or --checkpoint of a replay)"
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         for old in self._folders()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return target
@@ -208,16 +196,22 @@ class CheckpointStore:
         CheckpointError
             The checkpoint is sound, but was made with settings that cannot be changed.
         """
+        found = self.newest()
+        if found is None:
+            return None
+        folder, manifest, state = found
+        _check_config(folder, manifest["config"], engine.config)
+        _restore(engine, manifest, state)
+        return folder
+
+    def newest(self) -> tuple[Path, dict[str, Any], dict[str, NDArray[np.generic]]] | None:
+        """Return the newest checkpoint that verifies: its folder, manifest and state."""
         self.problems = []
         for folder in reversed(self._folders()):
             try:
-                manifest, state = _read(folder)
+                return folder, *_read(folder, self.form)
             except (OSError, ValueError, KeyError, CheckpointError) as error:
                 self.problems.append(f"checkpoint {folder} is refused: {error}")
-                continue
-            _check_config(folder, manifest["config"], engine.config)
-            _restore(engine, manifest, state)
-            return folder
         return None
 
     def newest_manifest(self) -> dict[str, Any] | None:
@@ -264,68 +258,19 @@ def _check_config(folder: Path, stored: Mapping[str, Any], config: EngineConfig)
         )
 
 
-def _write_state(path: Path, state: Mapping[str, NDArray[np.generic]]) -> str:
-    """Write arrays in the safetensors format, without copies; return the SHA-256 of the file."""
-    header: dict[str, object] = {}
-    end = 0
-    for name, array in state.items():
-        begin, end = end, end + array.nbytes
-        plain = array.dtype.names is None
-        header[name] = {
-            "dtype": NAMES[array.dtype.str[1:]] if plain else "U8",
-            "shape": [*array.shape] if plain else [*array.shape, array.dtype.itemsize],
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    digest = sha256()
-    with path.open("wb") as file:
-        _put(file, digest, memoryview(len(text).to_bytes(8, "little") + text))
-        for array in state.values():
-            if array.nbytes:
-                _put(file, digest, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+def _fill(capture: Capture, folder: Path) -> None:
+    digest = write_arrays(folder / "state.safetensors", capture.state)
+    fingerprint = fingerprint_of(capture.state)
+    manifest = {**capture.manifest, "sha256": digest, "fingerprint": fingerprint}
+    write_synced(folder / "manifest.json", sealed(manifest))
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a manifest's content, whatever its layout."""
-    return sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _put(file: BinaryIO, digest: Any, data: memoryview) -> None:
-    for start in range(0, len(data), PIECE_BYTES):
-        piece = data[start : start + PIECE_BYTES]
-        digest.update(piece)
-        file.write(piece)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+def _read(folder: Path, form: int) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
     from safetensors.numpy import load
 
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-    if manifest.pop("manifest_sha256", None) != _digest(manifest):
-        raise CheckpointError("manifest.json does not match its own SHA-256: the file is damaged")
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            f"its format is {manifest.get('format')}, this version reads {FORMAT}"
-        )
+    manifest = read_sealed(folder / "manifest.json")
+    if manifest.get("format") != form:
+        raise CheckpointError(f"its format is {manifest.get('format')}, this version reads {form}")
     data = (folder / "state.safetensors").read_bytes()
     digest = sha256(data).hexdigest()
     if digest != manifest["sha256"]:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from learners.answers import Answers
 from learners.base import (
-    CLICK,
     ERASURE,
     ITEM,
     KINDS,
@@ -27,11 +26,13 @@ from learners.base import (
     UserView,
 )
 from learners.capacity import parts_of
+from learners.deep.served.deep import Deep
 from learners.drift import DetectorConfig, Drift
 from learners.evaluate import Prequential
 from learners.explore import Explorer, Slots
 from learners.forgetting import Watch
 from learners.prequential import Events, Tested, make_tested, test_then_learn
+from learners.report import report_of
 from learners.sources.content import NO_LISTING, listing_of
 from learners.sources.shelves import Listing
 from learners.store.catalogue import Catalogue, Told
@@ -119,9 +120,11 @@ class Engine:
     def _learn_run(self, batch: Batch, places: NDArray[np.int64]) -> None:
         """Learn events without an erasure, evicting wherever rows run out."""
         kinds = batch.kind[places]
-        named = places[(kinds <= PURCHASE) | (kinds == ITEM)]
-        memory = self.memory
         all_items, all_users = Texts.of(batch.item), Texts.of(batch.user)
+        memory = self.memory
+        named = places[(kinds <= PURCHASE) | (kinds == ITEM)]
+        if self.config.admit_items_after > 1:
+            named = named[memory.let_through(all_items.take(named), batch.kind[named])]
         while len(named):
             acts = batch.kind[named] <= PURCHASE
             items = all_items.take(named)
@@ -148,6 +151,7 @@ class Engine:
         memory = self.memory
         count = memory.events + np.cumsum(acts)
         rows = memory.items.assign(items)
+        memory.deep.learn_rows(rows, memory.items)
         memory.items.last_seen[rows] = count
         acting = places[acts]
         sampled = batch.event_hash[places] % np.uint64(self.config.evaluate_one_in) == 0
@@ -224,6 +228,17 @@ class Engine:
             self.evaluation.forget_items(rows)
             self.catalogue.forget(rows)
 
+    def serve(self, deep: Deep) -> None:
+        """Answer with another version of the deep model, or none, from now on; between batches."""
+        deep.begin(self.memory.items)
+        with self._turn:
+            self.memory.serve(deep)
+
+    @property
+    def snapshot(self) -> str:
+        """Name the version of the deep model that answers now, empty without one."""
+        return self.memory.deep.snapshot
+
     # Asking
 
     def recommend(
@@ -280,23 +295,7 @@ class Engine:
 
     def report(self) -> dict[str, object]:
         """Return counts, prequential figures by source, windows and alarms, as plain values."""
-        return {
-            "events": sum(self.learnt.values()),
-            "learnt": dict(self.learnt),
-            "duplicates": self.duplicates,
-            "rejected": dict(self.rejected),
-            "users": len(self.memory.users),
-            "items": len(self.memory.items),
-            "clock": self.clock,
-            "metrics": self.evaluation.metrics(seen=self.memory.seen),
-            "clicks": self.evaluation.metrics(CLICK),
-            "purchases": self.evaluation.metrics(PURCHASE),
-            "recent": self.evaluation.recent(),
-            "windows": self.evaluation.windows(),
-            "alarms": self.drift.report(),
-            "alarms_raised": dict(self.drift.raised),
-            "outcomes": self.memory.outcomes.report(),
-        }
+        return report_of(self)
 
     def ledger(self) -> dict[str, dict[str, int]]:
         """Return count, xor and sum (modulo 2^64) of the event-id hashes learnt per partition."""

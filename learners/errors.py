@@ -8,6 +8,7 @@ EverlearnError
 ├── DataError             a file or data set cannot be read as what it should be
 ├── CheckpointError       a checkpoint cannot be written or read
 │   └── EventsLostError   Kafka has dropped events the checkpoint still needs
+├── SnapshotError         a snapshot is damaged, foreign or missing
 └── CheckFailedError      a source of candidates broke its contract
 
 A message says what was wrong, the value, and the cure. A bad *event* is data, not an error:
@@ -23,6 +24,7 @@ __all__ = [
     "EventsLostError",
     "EverlearnError",
     "SettingsError",
+    "SnapshotError",
     "TopicError",
 ]
 
@@ -57,6 +59,10 @@ class CheckpointError(EverlearnError):
 
 class EventsLostError(CheckpointError):
     """Kafka has dropped events that the checkpoint has not learnt yet."""
+
+
+class SnapshotError(EverlearnError):
+    """A snapshot of the deep model is damaged, foreign or missing, or cannot be written."""
 
 
 class CheckFailedError(EverlearnError):

@@ -121,10 +121,10 @@ class Prequential:
     Examples
     --------
     >>> books = Prequential(items=3)
-    >>> rank = np.array([[1.0, 2.0, 15.0, np.inf, 4.0, np.inf]])
+    >>> rank = np.array([[1.0, 2.0, 15.0, np.inf, 4.0, np.inf, np.inf]])
     >>> books.record(rank, np.array([True]), np.array([0], np.uint8), np.array([9.0]), 0)
     >>> [round(figures["mrr@20"], 3) for figures in books.metrics(seen=3).values()]
-    [1.0, 0.5, 0.067, 0.0, 0.25, 0.0]
+    [1.0, 0.5, 0.067, 0.0, 0.25, 0.0, 0.0]
     """
 
     def __init__(self, items: int, first_window: int = 256) -> None:

@@ -1,4 +1,4 @@
-"""What the blend is told of a candidate: 40 numbers, most of them between 0 and 1.
+"""What the blend is told of a candidate: 45 numbers, most of them between 0 and 1.
 
 They are written feature by feature, so that each is one loop over all candidates.
 """
@@ -12,6 +12,7 @@ from learners.base import PURCHASE
 from learners.candidates import (
     COLUMNS,
     CONTENT,
+    DEEP,
     EVIDENCE,
     FORWARD_LAST,
     KNN,
@@ -21,11 +22,12 @@ from learners.candidates import (
     Workspace,
     latest,
 )
+from learners.deep.served.source import score_items
 from learners.jit import jit
 from learners.nearness import describe_nearness
 from learners.sources import content, factors
 from learners.store.history import MOST_QUERY
-from learners.vector import find, log_of
+from learners.vector import exp_of, find, log_of
 
 __all__ = ["describe", "score_factors"]
 
@@ -58,6 +60,24 @@ def _weigh_content(models: Models, work: Workspace, kept: int) -> None:
         largest = max(largest, similarity[k])
         total += similarity[k]
     work.largest[CONTENT], work.total[CONTENT] = largest, total
+
+
+@jit
+def _weigh_deep(models: Models, work: Workspace, kept: int) -> None:
+    """Score every candidate by the deep model, as shares of a softmax over those it has."""
+    deep, share, largest, total = work.deep, work.value, np.float32(-np.inf), ZERO
+    score_items(models.deep, work.chosen, kept, deep)
+    for k in range(kept):
+        largest = max(largest, deep[k])
+    if largest == -np.inf:
+        return
+    for k in range(kept):
+        share[k] = deep[k] - largest
+    exp_of(share, kept)
+    for k in range(kept):
+        work.column[DEEP, work.candidate[k]] = share[k]
+        total += share[k]
+    work.largest[DEEP], work.total[DEEP] = ONE, total
 
 
 @jit
@@ -177,15 +197,39 @@ def _describe_content(models: Models, work: Workspace, kept: int, f: int) -> int
 
 
 @jit
+def _describe_deep(work: Workspace, kept: int, f: int) -> int:
+    """The deep model's log share, however small, and how far above the mean it is."""
+    deep, share, relative = work.deep, work.feature[f], work.feature[f + 1]
+    known, mean, square, largest = 0, ZERO, ZERO, np.float32(-np.inf)
+    for k in range(kept):
+        if deep[k] > -np.inf:
+            known += 1
+            mean += deep[k]
+            largest = max(largest, deep[k])
+    mean /= np.float32(max(known, 1))
+    for k in range(kept):
+        relative[k] = deep[k] - mean if deep[k] > -np.inf else ZERO
+        square += relative[k] * relative[k]
+    scale = np.float32(0.3) / max(np.sqrt(square / np.float32(max(known, 1))), TINY)
+    below = SHARE_SHIFT - largest - np.log(max(work.total[DEEP], TINY))
+    for k in range(kept):
+        share[k] = (deep[k] + below) / SHARE_SHIFT if deep[k] > -np.inf else ZERO
+        relative[k] *= scale
+    return f + 2
+
+
+@jit
 def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
     """Write the features of the `kept` candidates into `work.feature` (FEATURES, kept)."""
     _weigh_content(models, work, kept)
+    _weigh_deep(models, work, kept)
     score_factors(models, work, asked, kept)
     f = _describe_factors(work, kept, _describe_scores(work, kept))
     f = describe_nearness(
         models.factors, work.query, asked.items, work.chosen, kept, work.value, work.feature, f
     )
     f = _describe_content(models, work, kept, f)
+    f = _describe_deep(work, kept, f)
     repeats = _describe_items(models, work, asked.now, kept, f)
     f = _describe_repeats(work, asked, kept, repeats)
     feature = work.feature
@@ -195,3 +239,4 @@ def describe(models: Models, work: Workspace, asked: Asked, kept: int) -> None:
         feature[f + 1, k] = short * feature[2 * KNN + 1, k]
         feature[f + 2, k] = short * feature[2 * FORWARD_LAST + 1, k]
         feature[f + 3, k] = short * feature[repeats, k]
+        feature[f + 4, k] = short * feature[2 * DEEP + 1, k]

@@ -58,11 +58,11 @@ def _ask_before(work: Workspace, clicks: Clicks, place: int) -> Asked:
     n = 0
     before = previous[place]
     while before >= 0 and n < MOST_QUERY:
-        query[n] = item[before]
+        query[n], work.query_time[n] = item[before], clicks.time[before]
         n += 1
         before = previous[before]
     work.query_kind[:n] = CLICK
-    return Asked(n, n, clicks.time[place], -1)
+    return Asked(n, n, clicks.time[place], -1, -1, 0)
 
 
 @jit_counted

@@ -28,6 +28,7 @@ __all__ = [
     "LANES",
     "TOGETHER",
     "WIDTH",
+    "Lanes",
     "add_products",
     "add_scaled",
     "dot",
@@ -57,7 +58,7 @@ def empty_rows(n: int) -> NDArray[np.float32]:
     return raw[begin : begin + n * WIDTH * 4].view(np.float32).reshape(n, WIDTH)
 
 
-class _Lanes:
+class Lanes:
     """Writes the instructions of one kernel; `arguments` are those of the kernel, in order."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
@@ -119,7 +120,7 @@ def _dot(typing_context: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
     """Return the dot product of the rows at `a.flat[i]` and `b.flat[j]`."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = _Lanes(context, builder, signature, arguments)
+        lanes = Lanes(context, builder, signature, arguments)
         left, right = lanes.row(0, arguments[1]), lanes.row(2, arguments[3])
         products = [builder.fmul(lanes.load(left, k), lanes.load(right, k)) for k in range(VECTORS)]
         return lanes.reduce(builder.fadd, reduce(builder.fadd, products))
@@ -133,7 +134,7 @@ def _product(typing_context: Any, a: Any, i: Any, b: Any, n: Any) -> Any:
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = _Lanes(context, builder, signature, arguments)
+        lanes = Lanes(context, builder, signature, arguments)
         left, right = lanes.row(0, arguments[1]), lanes.row(2, LONG(0))
         reserve: Any = cgutils.alloca_once_value  # becomes a register
         total = reserve(builder, NOTHING)
@@ -152,7 +153,7 @@ def _total(typing_context: Any, a: Any, i: Any) -> Any:
     """Return the sum of the row at `a.flat[i]`."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = _Lanes(context, builder, signature, arguments)
+        lanes = Lanes(context, builder, signature, arguments)
         row = lanes.row(0, arguments[1])
         parts = [lanes.load(row, k) for k in range(VECTORS)]
         return lanes.reduce(builder.fadd, reduce(builder.fadd, parts))
@@ -164,7 +165,7 @@ def _largest(typing_context: Any, a: Any, i: Any) -> Any:
     """Return the largest number of the row at `a.flat[i]`, none of them NaN."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = _Lanes(context, builder, signature, arguments)
+        lanes = Lanes(context, builder, signature, arguments)
 
         def larger(x: Any, y: Any) -> Any:
             return builder.select(builder.fcmp_ordered(">", x, y), x, y)
@@ -180,7 +181,7 @@ def _add_scaled(typing_context: Any, a: Any, i: Any, scale: Any, b: Any, j: Any)
     """Add `scale` times the row at `b.flat[j]` to the row at `a.flat[i]`."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = _Lanes(context, builder, signature, arguments)
+        lanes = Lanes(context, builder, signature, arguments)
         target, added = lanes.row(0, arguments[1]), lanes.row(3, arguments[4])
         scales = lanes.repeat(arguments[2])
         for k in range(VECTORS):
@@ -201,7 +202,7 @@ def _pull_rows(
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = _Lanes(context, builder, signature, arguments)
+        lanes = Lanes(context, builder, signature, arguments)
         first = [builder.mul(place, LONG(WIDTH)) for place in arguments[4:]]
         numbers, worked = lanes.start(1), lanes.start(3)
         weights, steps = (builder.gep(worked, [place]) for place in first[:2])
@@ -236,7 +237,7 @@ def _hidden_layer(
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = _Lanes(context, builder, signature, arguments)
+        lanes = Lanes(context, builder, signature, arguments)
         first, unit = arguments[1], arguments[5]
         (rows, columns), (_, units) = lanes.shape(0), lanes.shape(2)
         places = [builder.add(first, LONG(j)) for j in range(TOGETHER)]
@@ -269,7 +270,7 @@ def _add_products(typing_context: Any, x: Any, c: Any, g: Any, u: Any, out: Any)
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = _Lanes(context, builder, signature, arguments)
+        lanes = Lanes(context, builder, signature, arguments)
         unit, (rows, columns), (_, units) = arguments[3], lanes.shape(0), lanes.shape(4)
         slopes = [
             lanes.load(lanes.row(2, builder.add(builder.mul(LONG(j), units), unit)), 0)

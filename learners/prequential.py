@@ -31,7 +31,16 @@ from learners.prescore import choose
 from learners.ranks import SOURCES, Ranking, note_ranks
 from learners.sources import factors, popularity, rings, shelves, transitions
 from learners.sources.shelves import Listing
-from learners.store.history import CONTEXT, MOST_QUERY, SHORT_QUERY, History, append, begin, recent
+from learners.store.history import (
+    CONTEXT,
+    MOST_QUERY,
+    SHORT_QUERY,
+    History,
+    append,
+    begin,
+    recent,
+    times_of,
+)
 from learners.store.sessions import SESSION_LENGTH, Sessions, open_session
 from learners.vector import find
 
@@ -84,8 +93,11 @@ def ask_user(history: History, work: Workspace, user: int, now: float, in_sessio
     """Write a user's query into the workspace: the session so far, or more where that is short."""
     in_session = min(in_session, MOST_QUERY)
     n = recent(history, user, work.query, work.query_kind, max(in_session, SHORT_QUERY))
-    own = int(history.head[user].session_number - 1) if in_session > 0 else -1
-    return Asked(n, min(in_session, n), now, own)
+    times_of(history, user, work.query_time, n)
+    head = history.head[user]
+    own = int(head.session_number - 1) if in_session > 0 else -1
+    version = 0 + head.total  # 64 bits, as every number of a question has
+    return Asked(n, min(in_session, n), now, own, 0 + user, version)
 
 
 @jit

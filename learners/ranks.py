@@ -1,7 +1,7 @@
 """Where an item stands in the list of each source, and in the blend's.
 
-Those that name items rank all that were seen; the blend, the factorisation and the content rank the
-candidates. Ties count at their mean rank.
+Those that name items rank all that were seen; the blend, the factorisation, the content and the
+deep model rank the candidates. Ties count at their mean rank.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = [
     "source_rank",
 ]
 
-SOURCES = ("blend", "neighbours", "transitions", "popularity", "factors", "content")
-BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS, CONTENT = range(6)
+SOURCES = ("blend", "neighbours", "transitions", "popularity", "factors", "content", "deep")
+BLEND, NEIGHBOURS, TRANSITIONS, POPULARITY, FACTORS, CONTENT, DEEP = range(7)
 LIST = 20  # length of the lists whose coverage is counted
 SCORED_LIFE = 2  # the half-life by which popularity is judged as a source
 
@@ -134,6 +134,7 @@ def note_ranks(
         for c in range(kept):
             similarity[c] = similarity[c] if similarity[c] > 0.0 else -np.inf
         ranks[CONTENT] = _rank_in(Ranking(chosen, similarity, kept), item, covered[CONTENT])
+    ranks[DEEP] = _rank_in(Ranking(chosen, work.deep, kept), item, covered[DEEP])
     for source in (NEIGHBOURS, TRANSITIONS):
         ranks[source] = source_rank(work, source, touched, item, seen)
         _cover(work, covered[source], touched)

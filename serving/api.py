@@ -1,8 +1,8 @@
 """The HTTP API of a node: what it knows, who reads it, who writes.
 
 Read on in `serving.recommend` (lists of items) and in `serving.web`: `routes_events` (writes),
-`routes_users`, `routes_health`; `limits` bounds every request, `errors` gives every failure one
-shape, `openapi` describes it all.
+`routes_users`, `routes_snapshots`, `routes_health`; `limits` bounds every request, `errors` gives
+every failure one shape, `openapi` describes it all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from serving import recommend
 from serving.live import BetweenBatches, Live, Serving
 from serving.metrics import Metrics
 from serving.recommend import RecommendToUser
-from serving.web import errors, openapi, routes_events, routes_health, routes_users
+from serving.web import (
+    errors,
+    openapi,
+    routes_events,
+    routes_health,
+    routes_snapshots,
+    routes_users,
+)
 from serving.web.docs_page import page
 from serving.web.limits import RequestLimits
 
@@ -43,6 +50,7 @@ TAGS = [
     {"name": "recommend", "description": "Lists of items; each answer is logged as an impression."},
     {"name": "events", "description": "Write: published to Kafka, learnt by every node."},
     {"name": "users", "description": "What is held of a user, and forgetting it."},
+    {"name": "snapshots", "description": "Versions of the deep model, and which of them serves."},
     {"name": "health", "description": "For load balancers, operators and Prometheus."},
 ]
 
@@ -51,6 +59,12 @@ class AnyText(PathConvertor):
     """A part of the path that is an id: any text, with slashes and line ends."""
 
     regex = r"[\s\S]*"
+
+
+class SnapshotId(PathConvertor):
+    """A part of the path that may be the id of a snapshot: so that it is no other route's word."""
+
+    regex = r"[0-9]{8}-[0-9a-f]{8}"
 
 
 def make_api(
@@ -101,8 +115,9 @@ def make_api(
     )
     app = _app()
     register_url_convertor("id", AnyText())
+    register_url_convertor("snapshot", SnapshotId())
     app.first = recommend.add_routes(app, serving)
-    for part in (routes_events, routes_users, routes_health):
+    for part in (routes_events, routes_users, routes_snapshots, routes_health):
         part.add_routes(app, serving)
     errors.install(app)
     openapi.install(app)

@@ -1,4 +1,4 @@
-"""A node in a process of its own, for the demo and for tests: it never outlives its parent.
+"""A node or trainer in a process of its own, for demo and tests: it never outlives its parent.
 
 The child reads a pipe that only the parent holds open. However the parent ends, killed or not, the
 pipe ends with it, and the child stops as if it had been told to.
@@ -21,55 +21,42 @@ from typing import Self
 from learners.errors import EverlearnError
 from streams.processes import how_it_ended
 
-__all__ = ["NodeProcess"]
+__all__ = ["ChildProcess", "NodeProcess", "TrainerProcess", "clean_environment"]
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 20.0
 LOG_TAIL_BYTES = 2000
 
 
-class NodeProcess:
-    """`everlearn node` as a child process, on 127.0.0.1.
+class ChildProcess:
+    """A command of ours as a child process.
 
     Parameters
     ----------
-    broker, state_dir, port
-        As the flags of `everlearn node`.
+    words
+        The command line after `everlearn`.
     log
-        The file that takes the node's log.
-    flags
-        More flags of `everlearn node`.
+        The file that takes the child's log.
     environment
         Variables of the child; by default this process's own without `EVERLEARN_...`, so that
         nobody's settings leak in.
     """
 
+    what = "the process"
+
     def __init__(
-        self,
-        *,
-        broker: str,
-        state_dir: Path,
-        port: int,
-        log: Path,
-        flags: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
+        self, words: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        self.broker = broker
-        self.state_dir = state_dir
-        self.port = port
+        self.words = words
         self.log = log
-        self.flags = flags
         self.environment = environment if environment is not None else clean_environment()
-        self.url = f"http://{HOST}:{port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Start the process; `wait_until_live` waits for its API."""
-        words = ["node", "--broker", self.broker, "--state-dir", str(self.state_dir.resolve())]
-        words += ["--host", HOST, "--port", str(self.port), *self.flags]
+        """Start the process."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "serving.child", *words],
+                [sys.executable, "-m", "serving.child", *self.words],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -78,29 +65,11 @@ class NodeProcess:
             )
         return self
 
-    def wait_until_live(self, seconds: float = 90.0, stop: threading.Event | None = None) -> bool:
-        """Wait until the API answers; False when `stop` was set before.
-
-        Raises
-        ------
-        EverlearnError
-            The process ended, or does not answer in time; the message ends with its log's tail.
-        """
-        stop = stop or threading.Event()
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self.check()
-            if _answers(self.port):
-                return True
-            if stop.wait(0.05):
-                return False
-        raise EverlearnError(f"the node does not answer after {seconds:g} s\n{self.tail()}")
-
     def check(self) -> None:
         """Raise an error with the log's tail if the process has ended."""
         if self.process is None or self.process.poll() is not None:
             code = None if self.process is None else self.process.returncode
-            raise EverlearnError(f"the node has ended, {how_it_ended(code)}\n{self.tail()}")
+            raise EverlearnError(f"{self.what} has ended, {how_it_ended(code)}\n{self.tail()}")
 
     def stop(self) -> int:
         """Stop the process in order; return its exit code."""
@@ -130,6 +99,77 @@ class NodeProcess:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+class TrainerProcess(ChildProcess):
+    """`everlearn train` as a child process.
+
+    Parameters
+    ----------
+    broker, state_dir
+        As the flags of `everlearn train`.
+    log, environment
+        As of any child.
+    """
+
+    what = "the trainer"
+
+    def __init__(
+        self, *, broker: str, state_dir: Path, log: Path, environment: Mapping[str, str]
+    ) -> None:
+        words = ["train", "--broker", broker, "--state-dir", str(state_dir.resolve())]
+        super().__init__(words, log=log, environment=environment)
+
+
+class NodeProcess(ChildProcess):
+    """`everlearn node` as a child process, on 127.0.0.1.
+
+    Parameters
+    ----------
+    broker, state_dir, port
+        As the flags of `everlearn node`.
+    log, environment
+        As of any child.
+    flags
+        More flags of `everlearn node`.
+    """
+
+    what = "the node"
+
+    def __init__(
+        self,
+        *,
+        broker: str,
+        state_dir: Path,
+        port: int,
+        log: Path,
+        flags: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        words = ["node", "--broker", broker, "--state-dir", str(state_dir.resolve())]
+        words += ["--host", HOST, "--port", str(port), *flags]
+        super().__init__(words, log=log, environment=environment)
+        self.state_dir = state_dir
+        self.port = port
+        self.url = f"http://{HOST}:{port}"
+
+    def wait_until_live(self, seconds: float = 90.0, stop: threading.Event | None = None) -> bool:
+        """Wait until the API answers; False when `stop` was set before.
+
+        Raises
+        ------
+        EverlearnError
+            The process ended, or does not answer in time; the message ends with its log's tail.
+        """
+        stop = stop or threading.Event()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.check()
+            if _answers(self.port):
+                return True
+            if stop.wait(0.05):
+                return False
+        raise EverlearnError(f"the node does not answer after {seconds:g} s\n{self.tail()}")
 
 
 def clean_environment() -> dict[str, str]:

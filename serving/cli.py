@@ -15,7 +15,7 @@ from serving.commands.group import Group
 
 __all__ = ["app", "main"]
 
-COMMAND_MODULES = ("kafka", "events", "node", "data", "tune", "bench")
+COMMAND_MODULES = ("kafka", "events", "node", "data", "tune", "train", "snapshots", "bench")
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 

@@ -1,7 +1,8 @@
-"""The demo: an embedded broker, a node in a process of its own, and shoppers who use it.
+"""The demo: an embedded broker, a node and a trainer as processes, and shoppers who use them.
 
 The shoppers click by their true taste on what the node recommends to them; the node predicts each
-of their events before it learns it, so that the hit rates say what learning is worth.
+of their events before it learns it, so that the hit rates say what learning is worth. The trainer
+fine-tunes the deep model, and puts a snapshot into service when it has proved better.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from learners.deep.registry import Registry
 from learners.errors import BrokerError
-from serving.child import NodeProcess, clean_environment
+from serving.child import NodeProcess, TrainerProcess, clean_environment
 from serving.figures import Figures, fetch, read_figures
 from serving.stopping import told_to_stop
 from streams.broker import EmbeddedBroker, check_port, free_port
@@ -34,6 +38,14 @@ LOOK_SECONDS = 0.5
 DRAIN_SECONDS = 10.0
 # The shop is small and the machine idle, so every event is predicted, not a sample.
 EVALUATE_ALL = {"EVERLEARN_ENGINE__EVALUATE_ONE_IN": "1"}
+# Of the same reason: lessons after seconds, and every event is asked for.
+SMALL_LESSONS = {
+    "EVERLEARN_TRAINER__EVALUATE_ONE_IN": "1",
+    "EVERLEARN_TRAINER__FIRST_EVENTS": "2000",
+    "EVERLEARN_TRAINER__EVERY_EVENTS": "4000",
+    "EVERLEARN_TRAINER__GATE_TARGETS": "1000",
+    "EVERLEARN_TRAINER__WIDTH": "32",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +60,21 @@ class DemoState:
     first_answer_seconds: float | None
     failed_requests: int
     seconds: float
+    snapshots: list[dict[str, Any]] = field(default_factory=list)  # manifests, oldest first
+
+    @property
+    def champion(self) -> dict[str, Any] | None:
+        """The snapshot that serves."""
+        return next((told for told in self.snapshots if told["state"] == "champion"), None)
+
+    def counted(self) -> dict[str, int]:
+        """How many snapshots were born, and what became of them."""
+        decided = [told.get("gate", {}).get("decision") for told in self.snapshots]
+        return {
+            "born": len(self.snapshots),
+            "promoted": decided.count("promote"),
+            "discarded": sum(told["state"] == "discarded" for told in self.snapshots),
+        }
 
     def summary(self) -> dict[str, object]:
         """The object that `--json` ends with."""
@@ -57,6 +84,7 @@ class DemoState:
             "popularity": {"hr@20": _rounded(self.figures.hit_rate("popularity"))},
             "first_answer_seconds": self.first_answer_seconds,
             "failed_requests": self.failed_requests,
+            "snapshots": self.counted() | {"champion": (self.champion or {}).get("id")},
         }
 
 
@@ -135,6 +163,8 @@ class Demo:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._failed_looks = 0
+        self._trainer: TrainerProcess | None = None
+        self._registry: Registry | None = None
 
     def run(self) -> DemoState | None:
         """Run to the end; return what there was to see last, if the shop was open at all.
@@ -150,16 +180,24 @@ class Demo:
             EmbeddedBroker() as broker,
         ):
             make_topics(broker.address)
+            environment = snapshots_in(folder / "snapshots")
             node = NodeProcess(
                 broker=broker.address,
                 state_dir=folder / "state",
                 port=self.port,
                 log=folder / "node.log",
-                environment=clean_environment() | EVALUATE_ALL,
+                environment=environment | EVALUATE_ALL,
             )
-            with node, Publisher(broker.address) as publisher:
+            trainer = TrainerProcess(
+                broker=broker.address,
+                state_dir=folder / "training",
+                log=folder / "trainer.log",
+                environment=environment | SMALL_LESSONS,
+            )
+            with node, trainer, Publisher(broker.address) as publisher:
                 if not node.wait_until_live(stop=self._stop):
                     return None
+                self._trainer, self._registry = trainer, Registry(folder / "snapshots")
                 return self._open_shop(node, EventWriter(publisher, Settings()))
 
     def _open_shop(self, node: NodeProcess, writer: EventWriter) -> DemoState:
@@ -176,6 +214,8 @@ class Demo:
                     shoppers.join()
                     self._drain(node)
                 node.check()
+                if self._trainer is not None:
+                    self._trainer.check()
                 before, figures = figures, self._look(node, figures)
                 last, at = at, time.monotonic()
                 state = DemoState(
@@ -189,6 +229,7 @@ class Demo:
                     + api.failed
                     + simulation.so_far.failed_requests,
                     seconds=at - self.started,
+                    snapshots=self._registry.manifests() if self._registry else [],
                 )
                 self.show(state)
                 if closing:
@@ -241,10 +282,16 @@ def choose_port(asked: int | None) -> int:
     return asked or PORT
 
 
+def snapshots_in(folder: Path) -> dict[str, str]:
+    """The environment of processes that share a folder of snapshots."""
+    return clean_environment() | {"EVERLEARN_SNAPSHOT_DIR": str(folder)}
+
+
 def make_topics(broker: str) -> None:
-    """Ask an embedded broker for each event topic: it makes what it is asked for."""
+    """Ask an embedded broker for each topic: it makes what it is asked for."""
     from confluent_kafka import Producer
 
     asking = Producer({"bootstrap.servers": broker})
-    for topic in Settings().event_topics():
+    settings = Settings()
+    for topic in (*settings.event_topics(), settings.topics["snapshots"].name):
         asking.list_topics(topic, timeout=10)

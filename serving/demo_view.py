@@ -71,6 +71,8 @@ class DemoView:
         self.console.print(WHY_SO_HIGH, style="dim", soft_wrap=not self.console.is_terminal)
         for line in _status(state, closed=True):
             self.console.print(line, highlight=False)
+        if state.snapshots:
+            self.console.print(_snapshots(state))
         first = state.first_answer_seconds
         if first is not None:
             self.console.print(f"first personal answer {first:.1f} s after the start of the demo")
@@ -94,7 +96,7 @@ def _table(state: DemoState) -> Table:
 
 
 def _status(state: DemoState, *, closed: bool = False) -> list[str]:
-    """What the node and the shoppers have done; two lines that a terminal of 80 columns holds."""
+    """What the node and the shoppers have done; lines that a terminal of 80 columns holds."""
     now, before = state.figures, state.before
     rate = (now.events - before.events) / max(state.between_seconds, 1e-9)
     pace = "" if closed or not before.events else f" ({max(rate, 0):.0f}/s)"
@@ -110,7 +112,37 @@ def _status(state: DemoState, *, closed: bool = False) -> list[str]:
     ]
     if state.failed_requests:
         answered.append(f"{state.failed_requests} requests failed")
-    return [", ".join(learnt), ", ".join(answered)]
+    return [", ".join(learnt), ", ".join(answered), _deep(state)]
+
+
+def _deep(state: DemoState) -> str:
+    """What has become of the deep model's snapshots; one line."""
+    told = ", ".join(f"{count} {what}" for what, count in state.counted().items())
+    champion = state.champion
+    gate = (champion or {}).get("gate", {})
+    if champion is None or not gate:
+        return f"deep model: {told}"
+    now, before = (_percent(gate[f"{name}_hr@20"]) for name in ("challenger", "champion"))
+    return f"deep model: {told}; {champion['id']} serves ({now}, before {before})"
+
+
+def _snapshots(state: DemoState) -> Table:
+    table = Table(title="Snapshots of the deep model", title_justify="left")
+    for title in ("snapshot", "state", "parent"):
+        table.add_column(title)
+    for title in ("events", "hr@20", "before"):
+        table.add_column(title, justify="right")
+    for told in state.snapshots:
+        gate = told.get("gate", {})
+        table.add_row(
+            told["id"],
+            told["state"],
+            told.get("parent") or "-",
+            f"{told.get('events', 0):,}",
+            _percent(gate.get("challenger_hr@20")),
+            _percent(gate.get("champion_hr@20")),
+        )
+    return table
 
 
 def _mean_ms(seconds: float, count: int) -> str:

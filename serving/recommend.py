@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Annotated, NamedTuple
 from urllib.parse import parse_qsl
 from uuid import uuid4
@@ -98,10 +98,14 @@ class Impressions:
         return f"{self.prefix}{next(self.count):016x}"
 
     def answer(
-        self, user: str | None, items: Sequence[Recommendation], impression_id: str | None = None
+        self,
+        user: str | None,
+        ask: Callable[[], Sequence[Recommendation]],
+        impression_id: str | None = None,
     ) -> Answer:
-        """The answer with this list, its impression published where somebody sees it."""
+        """The answer with the list asked for, its impression published where somebody sees it."""
         impression_id = impression_id or self.next_id()
+        snapshot, items = self._of_one_snapshot(ask)
         shown = Impression(
             event_id=impression_id,
             timestamp=time.time(),
@@ -115,8 +119,21 @@ class Impressions:
             sent = self.serving.impressions.publish_nowait(self.topic, key, self.encode(shown))
             self.serving.metrics.shown(sent is not False)
         return Answer(
-            as_of=as_of(self.serving.engine.clock), impression_id=impression_id, items=list(items)
+            as_of=as_of(self.serving.engine.clock),
+            impression_id=impression_id,
+            snapshot=snapshot,
+            items=list(items),
         )
+
+    def _of_one_snapshot(
+        self, ask: Callable[[], Sequence[Recommendation]]
+    ) -> tuple[str, Sequence[Recommendation]]:
+        """Ask, and name who has answered: once more where another took its place meanwhile."""
+        engine = self.serving.engine
+        while True:
+            snapshot, items = engine.snapshot, ask()
+            if engine.snapshot == snapshot:
+                return snapshot, items
 
 
 class RecommendToUser:
@@ -166,8 +183,8 @@ class RecommendToUser:
         started = time.perf_counter()
         impression_id = self.impressions.next_id()
         slots = Slots(self.impressions.share, impression_id) if self.impressions.share else None
-        items = serving.engine.recommend(user, k=ask.k, exclude=ask.exclude, explore=slots)
-        body = self.encode(self.impressions.answer(user, items, impression_id))
+        asked = partial(serving.engine.recommend, user, k=ask.k, exclude=ask.exclude, explore=slots)
+        body = self.encode(self.impressions.answer(user, asked, impression_id))
         serving.metrics.answered("recommend", time.perf_counter() - started)
         return body
 
@@ -228,10 +245,13 @@ def add_routes(app: FastAPI, serving: Serving) -> RecommendToUser:
         await serving.wait(after)
         left_out = exclusions(exclude) if query.exclude is None else frozenset(query.exclude)
         with metrics.answering("recommend_visitor"):
-            items = engine.recommend(
-                events=_events(query.events, engine.clock), k=query.k or k, exclude=left_out
+            asked = partial(
+                engine.recommend,
+                events=_events(query.events, engine.clock),
+                k=query.k or k,
+                exclude=left_out,
             )
-            return json(impressions.answer(None, items))
+            return json(impressions.answer(None, asked))
 
     @app.get(
         "/items/{item:id}/similar",
@@ -246,7 +266,7 @@ def add_routes(app: FastAPI, serving: Serving) -> RecommendToUser:
         if not engine.knows_item(item):
             raise Refusal(404, f"no event has named the item {item!r} yet", code="unknown_item")
         with metrics.answering("similar"):
-            return json(impressions.answer(None, engine.similar(item, k)))
+            return json(impressions.answer(None, partial(engine.similar, item, k)))
 
     @app.get(
         "/trending",
@@ -258,7 +278,7 @@ def add_routes(app: FastAPI, serving: Serving) -> RecommendToUser:
         """The same list for everybody, from time-decayed counts."""
         await serving.wait(after)
         with metrics.answering("trending"):
-            return json(impressions.answer(None, engine.trending(k)))
+            return json(impressions.answer(None, partial(engine.trending, k)))
 
     return to_user
 

@@ -28,7 +28,7 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 JSON_KEYS = (
     *("events", "rejected", "first_rejected", "fingerprint", "microseconds_per_event"),
     *("evaluated_one_in", "metrics", "clicks", "purchases", "outcomes", "alarms"),
-    *("learnt", "duplicates", "users", "items"),
+    *("learnt", "duplicates", "kept_out", "users", "items", "snapshot", "snapshots"),
 )
 # Okabe and Ito's colours, told apart by nearly everybody.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
@@ -81,6 +81,7 @@ def _rendered(report: Report) -> list[RenderableType]:
     if sampled := _sampled(report):
         lines.append(f"{sampled}: all figures are of these (--sample 1 ranks every one)")
     lines += _purchase_lines(report)
+    lines += _snapshot_lines(report.get("snapshots", ()))
     return [_table(report), *lines, *_alarm_lines(report.get("alarms", ()))]
 
 
@@ -98,6 +99,16 @@ def _purchase_lines(report: Report) -> list[str]:
             f"{outcomes['calibration_error']:.4f}"
         )
     return lines
+
+
+def _snapshot_lines(happened: Sequence[Report]) -> list[str]:
+    """Say what became of each snapshot of the deep model."""
+    return [
+        f"at event {told['events']:,}: snapshot {told['snapshot']} {told['what'].replace('_', ' ')}"
+        f"{': ' if told['why'] else ''}{told['why']}"
+        for told in happened
+        if told["snapshot"]
+    ]
 
 
 def _sampled(report: Report) -> str:

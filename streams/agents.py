@@ -44,6 +44,7 @@ def add_agents(
     flow: Flow,
     fetches: BatchChannel,
     snapshots: str,
+    look: Callable[[], None],
     fail: Callable[[Exception], Awaitable[None]],
 ) -> None:
     """Add the agents of a node to its app.
@@ -56,6 +57,8 @@ def add_agents(
         What the batch source fills.
     snapshots
         Topic on which snapshots of the deep model are announced.
+    look
+        Called at an announcement.
     fail
         Told the reason when an event cannot be learnt; nothing is learnt after it.
     """
@@ -94,3 +97,4 @@ def add_agents(
     async def announced(stream: StreamT[bytes]) -> None:
         async for announcement in stream:
             log.info("snapshot announced", announcement=repr(announcement)[:200])
+            look()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import faust
 
 from streams.agents import BatchChannel, add_agents
+from streams.champion import Champion
 from streams.learning import Learning
 from streams.security import aiokafka_options
 from streams.settings import load_settings
@@ -35,7 +36,9 @@ APP_OPTIONS: dict[str, Any] = {
 }
 
 
-def make_app(settings: Settings, learning: Learning | None = None) -> faust.App:
+def make_app(
+    settings: Settings, learning: Learning | None = None, champion: Champion | None = None
+) -> faust.App:
     """Build the app that learns what the event topics carry.
 
     Parameters
@@ -44,6 +47,8 @@ def make_app(settings: Settings, learning: Learning | None = None) -> faust.App:
         Broker, topics, name of the node. Each node reads everything, so each is an app of its own.
     learning
         What owns the engine, when it is to outlive the app; else the app starts and stops its own.
+    champion
+        What keeps its snapshot the champion, likewise.
     """
     settings.state_dir.mkdir(parents=True, exist_ok=True)  # Faust makes no parents of its folder
     app = faust.App(
@@ -56,10 +61,13 @@ def make_app(settings: Settings, learning: Learning | None = None) -> faust.App:
     if learning is None:
         learning = Learning(settings)
         app.add_dependency(learning)
+    if champion is None:
+        champion = Champion(settings, learning)
+        app.add_dependency(champion)
     fetches = BatchChannel(app, maxsize=2)
     source = BatchSource(settings, learning.engine, fetches.queue.put)
     flow = learning.begin(source)
-    add_agents(app, flow, fetches, settings.topics["snapshots"].name, learning.fail)
+    add_agents(app, flow, fetches, settings.topics["snapshots"].name, champion.look, learning.fail)
     app.add_dependency(source)
     return app
 

@@ -19,6 +19,7 @@ from mode.threads import ServiceThread
 from learners.engine import Engine
 from learners.errors import EventsLostError, EverlearnError
 from streams.app import make_app
+from streams.champion import Champion
 from streams.learning import Learning
 from streams.logs import configure_logs
 from streams.settings import Settings
@@ -61,6 +62,7 @@ class NodeRuntime(Service):
     ) -> None:
         self.settings = settings
         self.learning = Learning(settings, engine)
+        self.champion = Champion(settings, self.learning)
         self.engine = self.learning.engine
         self.publisher = self.learning.publisher
         self.app: RunningApp | None = None
@@ -68,7 +70,7 @@ class NodeRuntime(Service):
         self.patient = True
         self.in_order = True
         super().__init__(**kwargs)
-        for service in (self.learning, *services):
+        for service in (self.learning, self.champion, *services):
             self.add_dependency(service)
 
     def ready(self) -> dict[str, Any]:
@@ -82,6 +84,8 @@ class NodeRuntime(Service):
             "positions": dict(self.engine.positions),
             "last_checkpoint": self.learning.last_checkpoint,
             "checkpoint_problems": list(self.learning.checkpoint_problems),
+            "snapshot": self.engine.snapshot,
+            "snapshot_problem": self.champion.problem,
             "missing_topics": flow.source.missing_topics if flow else [],
         }
 
@@ -126,7 +130,7 @@ class NodeRuntime(Service):
             await self._wait_for_broker()
             if self.should_stop:
                 return
-            self.app = RunningApp(make_app(self.settings, self.learning))
+            self.app = RunningApp(make_app(self.settings, self.learning, self.champion))
             reason = await self.app.until_ended()
             await self._stop_app()
             if self.should_stop:

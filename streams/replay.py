@@ -10,8 +10,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ from streams.datasets import load_dataset
 from streams.lines import LINES_TOPIC, read_lines
 from streams.log import LogAbout, frame_of, read_log
 from streams.record import TopicReader
+from streams.replay_deep import DeepReplay, deep_replay
 from streams.replay_sources import DatasetSource, LinesSource, RecordSource, ReplaySource
 from streams.settings import Settings, TopicSettings, load_settings
 from streams.warmup import warm_up
@@ -95,6 +96,8 @@ def replay_log(
     stop_at: int | None = None,
     sample: int | None = None,
     checkpoint: Path | None = None,
+    deep: bool = False,
+    snapshots: Path | None = None,
     progress: Progress = lambda passed, total, engine: None,
     tell: Callable[[str], None] = lambda text: None,
     stopping: AbstractContextManager[threading.Event] | None = None,
@@ -105,9 +108,7 @@ def replay_log(
     ----------
     path
         A recorded log, JSON lines (`.jsonl`, or `-` for standard input), `kafka://host:port`, or,
-        with `dataset`, the file of a data set.
-    dataset
-        Name of a data set (`streams.datasets`).
+        with `dataset`, the file of a data set (`streams.datasets`).
     settings
         The settings, or the file that holds them; a recorded log brings those of its engine.
     stop_at
@@ -118,6 +119,9 @@ def replay_log(
     checkpoint
         Folder to go on from, when it holds a checkpoint, and to leave one in; nobody else's. JSON
         lines or a data set must begin with the rows that were learnt into it.
+    deep, snapshots
+        Train, judge and serve a deep model on the way, as a trainer does, and leave its snapshots
+        in that folder. Not `deep`: the folder's champion answers.
     progress
         Called after each batch with the events passed, those in all, and the engine.
     tell
@@ -127,26 +131,35 @@ def replay_log(
 
     Raises
     ------
-    DataError, SettingsError, BrokerError, TopicError, CheckpointError
+    EverlearnError
         When a part of this cannot be read, or nothing in it is an event.
     """
-    if not isinstance(settings, Settings):
-        settings = load_settings(settings)
+    settings = settings if isinstance(settings, Settings) else load_settings(settings)
     with ExitStack() as stack:
-        if checkpoint is not None:
-            stack.enter_context(hold_folder(checkpoint, "replay", OTHER_FOLDER))
+        store = stack.enter_context(_store(checkpoint, settings, deep))
         source = open_source(path, dataset, settings)
         engine = Engine(replace(source.engine, evaluate_one_in=sample) if sample else source.engine)
-        store = CheckpointStore(checkpoint, settings.checkpoint_keep) if checkpoint else None
         learnt_from = _resume(engine, store, source, path, stop_at) if store is not None else {}
         _load(tell)
+        trained = stack.enter_context(deep_replay(engine, settings, snapshots, deep))
         with stopping or nullcontext(threading.Event()) as stop:
-            run = _learn(engine, source, stop_at, progress, stop)
-        if not (any(engine.learnt.values()) or run.stopped or stop_at == 0):
-            raise DataError(f"nothing was learnt: {_why_nothing(path, engine, source)}")
+            run = _learn(engine, source, stop_at, progress, stop, trained)
+        _refuse_nothing(engine, source, path, run.stopped or stop_at == 0)
         if store is not None:
             store.write(_with_log(store.capture(engine), learnt_from, source, path))
-    return ReplayResult(engine, _report(engine, source, run), run.stopped)
+    return ReplayResult(engine, _report(engine, source, run, trained), run.stopped)
+
+
+@contextmanager
+def _store(folder: Path | None, settings: Settings, deep: bool) -> Iterator[CheckpointStore | None]:
+    """Hold a folder of checkpoints, if one is named."""
+    if folder is None:
+        yield None
+        return
+    if deep:
+        raise SettingsError("a replay with a deep model is not resumed: leave out the checkpoint")
+    with hold_folder(folder, "replay", OTHER_FOLDER):
+        yield CheckpointStore(folder, settings.checkpoint_keep)
 
 
 def open_source(path: str | Path, dataset: str | None, settings: Settings) -> ReplaySource:
@@ -256,6 +269,13 @@ def _load(tell: Callable[[str], None]) -> None:
     import_module("river.drift")
 
 
+def _refuse_nothing(
+    engine: Engine, source: ReplaySource, path: str | Path, was_stopped: bool
+) -> None:
+    if not (any(engine.learnt.values()) or was_stopped):
+        raise DataError(f"nothing was learnt: {_why_nothing(path, engine, source)}")
+
+
 def _why_nothing(path: str | Path, engine: Engine, source: ReplaySource) -> str:
     if not engine.rejected:
         return f"{path} holds no event; give a log that does"
@@ -279,6 +299,7 @@ def _learn(
     stop_at: int | None,
     progress: Progress,
     stop: threading.Event,
+    trained: DeepReplay | None,
 ) -> _Run:
     """Learn what the engine has not learnt yet, or as much of it as there is time."""
     total = len(source) if stop_at is None else min(stop_at, len(source))
@@ -290,13 +311,17 @@ def _learn(
         if began is None and len(batch) and not any(engine.learnt.values()):
             began = float(batch.timestamp[0])
         learnt += engine.learn(batch)
+        if trained is not None:
+            trained.learn(batch)
         passed += len(batch) + sum(batch.rejected.values())
         seconds = time.perf_counter() - start
         progress(passed, total, engine)
     return _Run(learnt, seconds, began, False)
 
 
-def _report(engine: Engine, source: ReplaySource, run: _Run) -> dict[str, Any]:
+def _report(
+    engine: Engine, source: ReplaySource, run: _Run, trained: DeepReplay | None
+) -> dict[str, Any]:
     report = engine.report()
     each = round(1e6 * run.seconds / run.learnt, 2) if run.learnt else 0.0
     return {
@@ -307,5 +332,6 @@ def _report(engine: Engine, source: ReplaySource, run: _Run) -> dict[str, Any]:
         "microseconds_per_event": each,
         "evaluated_one_in": engine.config.evaluate_one_in,
         "began": run.began,
+        "snapshots": trained.report() if trained else [],
         **{name: value for name, value in report.items() if name not in ("events", "rejected")},
     }

@@ -6,12 +6,18 @@ The compiled kernels stay in the cache of `learners.jit`; a second run finds the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from learners.base import EngineConfig
 from learners.checkpoint import CheckpointStore
+from learners.deep.config import SequenceConfig
+from learners.deep.registry import Snapshot
+from learners.deep.served.deep import Deep
+from learners.deep.served.weights import parts_of
 from learners.engine import Engine
 from learners.explore import Slots
 from learners.jit import are_compiled, note_compiled
@@ -42,6 +48,7 @@ def warm_up(tell: Callable[[str], None] = lambda text: None, explores: bool = Fa
     for name, events in (("items", _items()), ("clicks", _clicks())):
         batch, _ = gate.decode(_records(f"everlearn.{name}", events))
         engine.learn(batch)
+    engine.serve(Deep(16, _snapshot()))
     engine.recommend("user-1", k=5, explore=Slots(0.5, "warm-up") if explores else None)
     copies = CheckpointStore(Path())  # in memory: nothing is written
     copies.copy_ahead(engine)
@@ -63,6 +70,15 @@ def _items() -> Sequence[Event]:
         Item(event_id=f"listing-{i}", timestamp=i + 1.0, item=f"item-{i % 24}", category="warm-up")
         for i in range(EVENTS)
     ]
+
+
+def _snapshot() -> Snapshot:
+    """A deep model that has learnt nothing."""
+    config = SequenceConfig(width=16, feed_forward=16)
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in parts_of(config).items()}
+    arrays["table"] = np.ones((24, 16), np.float32)
+    items = [f"item-{i}" for i in range(24)]
+    return Snapshot("warm-up", arrays, items, {"config": asdict(config)})
 
 
 def _records(topic: str, events: Sequence[Event]) -> Sequence[Record]:

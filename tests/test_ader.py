@@ -218,6 +218,7 @@ def test_the_command_gives_a_row_for_each_method_and_protocol(tmp_path: Path) ->
     blend, popular = rows["blend", "per_period"], rows["popularity", "per_period"]
     assert blend["mrr@20"] > popular["mrr@20"]  # type: ignore[operator]
     assert blend["n"] == rows["vsknn", "per_period"]["n"]
+    assert blend["of_vsknn"]["microseconds_per_query"] > 0  # type: ignore[index]
 
 
 def test_a_sample_is_of_whole_sessions_and_cycles_can_be_fewer(tmp_path: Path) -> None:

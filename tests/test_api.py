@@ -251,6 +251,8 @@ def test_health_of_a_node_that_has_learnt_everything(node: Node) -> None:
         "positions": {"everlearn.clicks/0": 75},
         "last_checkpoint": 999.0,
         "checkpoint_problems": [],
+        "snapshot": "",
+        "snapshot_problem": "",
         "missing_topics": [],
         "fingerprint": node.engine.fingerprint(),
         "fingerprint_positions": {"everlearn.clicks/0": 75},

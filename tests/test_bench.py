@@ -49,14 +49,16 @@ def rows_of(*words: str) -> dict[str, dict[str, object]]:
 @pytest.mark.slow
 def test_throughput_measures_each_method_on_the_same_topic() -> None:
     rows = rows_of("throughput", "--events", "6043", "--limit", "3")
-    methods = ("faust_agent", "batch_source", "batch_source_decode", "engine", "river_biasedmf")
+    nodes = ("engine", "engine_deep")
+    methods = ("faust_agent", "batch_source", "batch_source_decode", *nodes, "river_biasedmf")
     assert tuple(rows) == methods
     for row in rows.values():
         assert {"events_per_second", "cpu_seconds"} <= row.keys()
         assert 0 < int(str(row["events"])) <= 6043
-    engine = rows["engine"]
-    assert (engine["users"], engine["items"]) == (60, 100)
-    assert int(str(engine["evaluated"])) > 0
+    for engine in map(rows.get, nodes):
+        assert engine is not None
+        assert (engine["users"], engine["items"]) == (60, 100)
+        assert int(str(engine["evaluated"])) > 0
 
 
 @pytest.mark.slow

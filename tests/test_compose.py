@@ -134,9 +134,18 @@ def test_it_is_a_valid_compose_file() -> None:
     jsonschema.validate(COMPOSE, SCHEMA)
 
 
-def test_every_volume_is_declared_and_belongs_to_one_service() -> None:
+def test_every_volume_is_declared_and_only_snapshots_are_shared() -> None:
     used = [v.split(":")[0] for service in SERVICES.values() for v in service.get("volumes", [])]
-    assert sorted(used) == sorted(COMPOSE["volumes"]), "two nodes must not share a state folder"
+    shared = {name for name in used if used.count(name) > 1}
+    assert shared == {"snapshots"}, "two nodes must not share a state folder"
+    assert set(used) == set(COMPOSE["volumes"])
+
+
+def test_trainer_and_nodes_share_the_folder_of_snapshots() -> None:
+    assert OURS["trainer"]["command"] == ["train"]
+    for name in (*NODES, "trainer"):
+        folder = environment_of(OURS[name])["EVERLEARN_SNAPSHOT_DIR"]
+        assert f"snapshots:{folder}" in OURS[name]["volumes"]
 
 
 def test_no_host_port_is_taken_twice() -> None:
@@ -186,7 +195,10 @@ def test_a_node_listens_where_its_port_volume_and_health_check_say(node: str) ->
     environment = environment_of(service)
     assert environment["EVERLEARN_HOST"] == "0.0.0.0"  # noqa: S104 - inside the container only
     assert [port.split(":")[2] for port in service["ports"]] == [environment["EVERLEARN_PORT"]]
-    assert [v.split(":")[1] for v in service["volumes"]] == [environment["EVERLEARN_STATE_DIR"]]
+    assert [v.split(":")[1] for v in service["volumes"]] == [
+        environment["EVERLEARN_STATE_DIR"],
+        environment["EVERLEARN_SNAPSHOT_DIR"],
+    ]
     assert environment["EVERLEARN_NODE_NAME"] == node
     assert URL.findall(" ".join(service["healthcheck"]["test"])) == [
         (environment["EVERLEARN_PORT"], "/health/ready")

@@ -56,6 +56,29 @@ def test_the_summary_has_the_figures_that_matter() -> None:
         "popularity": {"hr@20": 0.25},
         "first_answer_seconds": 4.2,
         "failed_requests": 0,
+        "snapshots": {"born": 0, "promoted": 0, "discarded": 0, "champion": None},
+    }
+
+
+def test_the_summary_tells_of_snapshots_born_proved_and_promoted() -> None:
+    console = Console(record=True, width=200, file=io.StringIO())
+    gate = {"decision": "promote", "champion_hr@20": 0.125, "challenger_hr@20": 0.375}
+    first = {"id": "00000001-aaaaaaaa", "state": "champion", "events": 2000, "gate": gate}
+    second = {"id": "00000002-bbbbbbbb", "state": "discarded", "parent": first["id"]}
+    shown = state(snapshots=[first, second])
+    DemoView(console).show(shown)
+    assert "2 born, 1 promoted, 1 discarded; 00000001-aaaaaaaa serves (37.5 %, before 12.5 %)" in (
+        console.export_text()
+    )
+    DemoView(console).end(shown)
+    (line,) = (line for line in console.export_text().splitlines() if "bbbbbbbb" in line)
+    assert "discarded" in line
+    assert first["id"] in line
+    assert shown.summary()["snapshots"] == {
+        "born": 2,
+        "promoted": 1,
+        "discarded": 1,
+        "champion": first["id"],
     }
 
 

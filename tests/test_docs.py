@@ -147,6 +147,16 @@ def test_every_metric_is_in_the_operations_page() -> None:
     assert not missing(set(kinds), OPERATIONS)
 
 
+def test_every_metric_of_the_trainer_is_in_the_operations_page() -> None:
+    from serving.training import TrainerMetrics
+
+    metrics = TrainerMetrics()
+    metrics.lag = 0
+    kinds = set(re.findall(r"^# TYPE (\w+) \w+$", metrics.page().decode(), re.MULTILINE))
+    assert len(kinds) == 6
+    assert not missing(kinds, OPERATIONS)
+
+
 def test_the_readme_ends_in_the_tree_of_files() -> None:
     tree = FENCE.findall(text_of(README))[-1]
     words = set(re.findall(r"[\w.-]+", tree))

@@ -268,7 +268,7 @@ def test_the_engine_learns_and_scores_as_its_sources_do_alone() -> None:
         for key in mine.keys() - {"session.head"}:  # whose owners only the engine knows
             assert mine[key].tobytes() == theirs[key].tobytes(), (name, key)
         assert np.array_equal(source.score(query, 40), driven.score(query, 40))
-    asked = Asked(3, 3, query.now, -1)
+    asked = Asked(3, 3, query.now, -1, -1, 0)
     memory.work.query[:3] = query.items
     touched = gather(memory.models, memory.work, asked)
     order = memory.work.item[:touched]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from learners.base import CLICK, EngineConfig
+from learners.base import CLICK, ITEM, CatalogueEntry, EngineConfig
 from learners.candidates import HALF_LIVES, POPULAR, make_workspace
 from learners.engine import Engine
 from learners.prequential import LEAST
 from learners.sources.transitions import QUERY_ITEMS
 from learners.store.history import MOST_QUERY, begin
 from learners.store.turnstile import Turnstile
-from tests.test_engine import CONFIG, batch_of, checkerboard
+from tests.test_engine import CONFIG, batch_of, checkerboard, cut
 
 
 @pytest.mark.parametrize("jump_seconds", [0.0, -5e8, 86400.0 * 365 * 20])
@@ -53,6 +53,41 @@ def test_the_work_memory_holds_whatever_the_sources_can_name(slots: int) -> None
         work = make_workspace(8, 8, 4, neighbours, slots, 8, 16)
         most = neighbours * 20 + 2 * QUERY_ITEMS * slots + MOST_QUERY + HALF_LIVES * POPULAR
         assert len(work.item) > most
+
+
+def test_items_met_too_seldom_get_no_row_however_batches_are_cut() -> None:
+    config = replace(CONFIG, admit_items_after=3)
+    often = [(CLICK, f"u{i % 9}", f"item{i % 3}", 1e9 + i) for i in range(90)]
+    seldom = [(CLICK, f"u{i % 9}", f"rare{i // 2}", 1e9 + i) for i in range(90)]
+    events = [event for pair in zip(often, seldom, strict=True) for event in pair]
+    engine, pieces = Engine(config), Engine(config)
+    whole = batch_of(events)
+    engine.learn(whole)
+    for start in range(0, len(events), 7):
+        pieces.learn(cut(whole, start, start + 7))
+    assert engine.fingerprint() == pieces.fingerprint()
+    assert [engine.knows_item(item) for item in ("item0", "item2", "rare0", "rare44")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    report = engine.report()
+    assert (report["items"], report["kept_out"]) == (3, 6 + 90)
+
+
+def test_ids_that_nobody_meets_again_are_kept_out_for_ever_and_the_catalogue_never() -> None:
+    config = replace(CONFIG, admit_items_after=2)  # 300 items
+    engine = Engine(config)
+    listing = batch_of([(ITEM, "", "listed", 1e9)], "list", {0: CatalogueEntry(category="tea")})
+    engine.learn(listing)
+    once = [(CLICK, f"u{i % 9}", f"once{i}", 1e9 + i) for i in range(20_000)]
+    engine.learn(batch_of(once))
+    kept_out = engine.report()["kept_out"]
+    assert isinstance(kept_out, int)
+    assert kept_out > 0.98 * len(once)
+    engine.learn(batch_of([(CLICK, "u1", "listed", 2e9)], "late"))
+    assert engine.report()["kept_out"] == kept_out
 
 
 def test_capacity_is_stated_before_anything_is_learnt() -> None:

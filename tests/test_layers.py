@@ -28,7 +28,12 @@ WORLD = {
 }
 DISK = {"fileinput", "glob", "io", "os", "pathlib", "safetensors", "shutil", "sqlite3", "tempfile"}
 DISK_CALLS = {"open", "fromfile", "load", "loadtxt", "memmap", "save", "savetxt", "savez", "tofile"}
-ON_DISK = {"checkpoint.py", "registry.py", "jit.py"}  # jit: compiled kernels, no state
+ON_DISK = {
+    "checkpoint.py",
+    "durable.py",
+    "registry.py",
+    "jit.py",
+}  # jit: compiled kernels, no state
 UNSAFE = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 VAGUE = {"common.py", "helpers.py", "misc.py", "utils.py"}
 SLOW_TO_IMPORT = {

@@ -41,7 +41,7 @@ def test_the_same_candidates_are_kept_as_if_every_count_were_read(
     models, work = memory.models, memory.work
     rows = [memory.items.row(f"i{item}") for item in items]
     work.query[: len(rows)] = rows
-    asked = Asked(len(rows), len(rows), engine.clock, -1)
+    asked = Asked(len(rows), len(rows), engine.clock, -1, -1, 0)
     touched = gather(models, work, asked)
     assert touched > 2 * MOST
     weight, top = models.popularity.weight, models.popularity.top[:, 0] - 1

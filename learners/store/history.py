@@ -24,6 +24,7 @@ __all__ = [
     "forget_items",
     "make_history",
     "recent",
+    "times_of",
     "under_way",
 ]
 
@@ -123,6 +124,15 @@ def recent(
         items[back] = (code >> 1) - 1
         kinds[back] = code & 1
     return int(n)
+
+
+@jit
+def times_of(history: History, user: int, times: NDArray[np.float64], n: int) -> None:
+    """Write the times of a user's latest n events, most recent first."""
+    event = history.event
+    length, total = event.shape[1], history.head[user].total
+    for back in range(n):
+        times[back] = event[user, (total - 1 - back) % length].time
 
 
 @jit

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from learners.base import EngineConfig
 from learners.blend import Blend, blend_state, load_blend, make_blend
 from learners.candidates import Models, Workspace, first_weights, make_workspace
+from learners.deep.served.deep import Deep
 from learners.handle import Handle, State, make_handle
 from learners.outcomes import Outcomes
 from learners.sources.content import Content
@@ -25,10 +26,12 @@ from learners.sources.popularity import Popularity
 from learners.sources.rings import Weighing
 from learners.sources.shelves import FRESH, Listing
 from learners.sources.transitions import Transitions
+from learners.store.frequency import Frequency, let_through, make_frequency
 from learners.store.history import History, forget_items, make_history
 from learners.store.ledger import Ledger, make_ledger
 from learners.store.rows import refill
 from learners.store.sessions import forget_owners
+from learners.store.texts import Texts, keys_64
 from learners.store.vocab import Vocabulary
 
 __all__ = ["MOST_ANSWER", "Memory"]
@@ -58,11 +61,14 @@ class Memory:
     factors: Factors
     content: Content
     outcomes: Outcomes
+    deep: Deep
     blend: Blend
     ledger: Ledger
+    frequency: Frequency
     work: Workspace
     models: Models
     handle: Handle  # of history, models, blend and work
+    admit_after: int  # events of an item
     events: int = 0  # clicks and purchases learnt
 
     @classmethod
@@ -70,25 +76,18 @@ class Memory:
         """Return empty memory of the configured capacities."""
         ring = 1 << max(config.neighbour_sessions - 1, 3).bit_length()
         slots = 1 << max(config.transition_slots - 1, 3).bit_length()
+        half_life = config.neighbour_half_life_seconds
+        weighing = Weighing.of(config)
         near = Neighbours(
-            config.items,
-            config.sessions,
-            ring,
-            config.neighbours,
-            config.neighbour_half_life_seconds,
-            Weighing.of(config),
+            config.items, config.sessions, ring, config.neighbours, half_life, weighing
         )
         following = Transitions(config.items, config.transition_half_lives_seconds, slots)
         popular = Popularity(config.items, config.popularity_half_lives_seconds)
-        factors = Factors(
-            config.items,
-            config.factor_recent,
-            config.seed,
-            config.factor_rate,
-            config.factor_correction,
-        )
+        step = config.factor_rate, config.factor_correction
+        factors = Factors(config.items, config.factor_recent, config.seed, *step)
         content = Content(config.items, config.content_candidates)
         outcomes = Outcomes(config, max(config.candidates, MOST_ANSWER))
+        deep = Deep(config.items)
         history = make_history(config.users, config.history_length)
         blend = make_blend(first_weights(), config.hidden_units, config.seed, config.blend_rate)
         work = make_workspace(
@@ -108,6 +107,7 @@ class Memory:
             factors.arrays,
             content.arrays,
             outcomes.arrays,
+            deep.arrays,
         )
         return cls(
             Vocabulary(config.users),
@@ -119,12 +119,27 @@ class Memory:
             factors,
             content,
             outcomes,
+            deep,
             blend,
             make_ledger(config.dedupe_events),
+            make_frequency(config.items, config.admit_items_after),
             work,
             models,
             make_handle(State(history, models, blend, work)),
+            config.admit_items_after,
         )
+
+    def let_through(self, items: Texts, kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Tell of each event whether its item has been met often enough to be learnt; (n,)."""
+        through = np.empty(len(kinds), np.bool_)
+        let_through(self.frequency, keys_64(items), kinds, self.admit_after, through)
+        return through
+
+    def serve(self, deep: Deep) -> None:
+        """Put another snapshot in the place of the one before; the kernels read it from now on."""
+        self.deep = deep
+        self.models = self.models._replace(deep=deep.arrays)
+        self.handle = make_handle(State(self.history, self.models, self.blend, self.work))
 
     @property
     def seen(self) -> int:
@@ -153,6 +168,7 @@ class Memory:
         self.history.changed[rows] = 1
         forget_owners(self.near.sessions, rows, erase)
         self.outcomes.forget_users(rows)
+        self.deep.forget_users(rows)
         self.users.free(rows)
 
     def list_all(self, listing: Listing) -> None:
@@ -170,6 +186,7 @@ class Memory:
             source.forget_items(rows, pause)
             pause()
         self.outcomes.forget_items(rows)
+        self.deep.forget_items(rows)
         gone = np.zeros(self.items.capacity, np.bool_)
         gone[rows] = True
         for first in range(0, self.users.used, USERS_AT_ONCE):
@@ -192,6 +209,8 @@ class Memory:
             "content": {**self.content.state()},
             "outcomes": {**self.outcomes.state(self.items.used)},
             "blend": {**blend_state(self.blend)},
+            "deep": {"snapshot": np.frombuffer(self.deep.snapshot.encode(), np.uint8)},
+            "frequency": self.frequency._asdict(),
             "known": {"ids": self.ledger.known, "filled": self.ledger.filled},
         }
 
@@ -220,5 +239,8 @@ class Memory:
         self.content.load_state(parts["content"])
         self.outcomes.load_state(parts.get("outcomes", {}))
         load_blend(self.blend, parts["blend"])
+        self.deep.begin(self.items)
+        for name, array in parts["frequency"].items():
+            getattr(self.frequency, name)[...] = array
         self.ledger.known[...] = parts["known"]["ids"]
         self.ledger.filled[...] = parts["known"]["filled"]

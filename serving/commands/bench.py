@@ -28,6 +28,7 @@ Broker = Annotated[
 History = Annotated[
     int, typer.Option(min=0, help="Events learnt before, besides one for each user and item.")
 ]
+Seconds = Annotated[float, typer.Option(min=0.1, help="How long each row is measured.")]
 Traffic = Annotated[float, typer.Option(min=0, help="Events a second that are learnt meanwhile.")]
 
 bench = typer.Typer(
@@ -51,13 +52,13 @@ def throughput(
     broker: Broker = "auto",
     as_json: JsonRows = False,
 ) -> None:
-    """Events a second of five ways to read one topic, each in a fresh process.
+    """Events a second of six ways to read one topic, each in a fresh process.
 
     A plain Faust agent that does nothing (faust_agent), our batch source
     (batch_source), that with decoding (batch_source_decode), a whole node
-    without its API (engine), and the learning of River's BiasedMF alone
-    (river_biasedmf). Nobody's clock counts the first events, which
-    name every user and every item.
+    without its API (engine), with a deep model (engine_deep), and the
+    learning of River's BiasedMF alone (river_biasedmf). Nobody's clock counts
+    the first events, which name every user and every item.
 
     \b
     Examples:
@@ -87,7 +88,10 @@ def latency(
     highest: Annotated[
         bool, typer.Option(help="Search the highest rate that keeps p90 within 7 ms.")
     ] = True,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each row is measured.")] = 15.0,
+    seconds: Seconds = 15.0,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="With a deep model of all items among the sources.")
+    ] = False,
     events_per_second: Traffic = 5_000.0,
     history: History = 200_000,
     items: Items = 50_000,
@@ -112,6 +116,42 @@ def latency(
         events_per_second=events_per_second,
         rates=rate or (200.0, 1000.0),
         highest=highest,
+        seconds=seconds,
+        deep=deep,
+        broker=broker,
+        say=_say,
+    )
+    _print(rows, as_json)
+
+
+@bench.command()
+def swap(
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 200.0,
+    swaps: Annotated[int, typer.Option(min=1, help="Promotions, evenly spread.")] = 3,
+    seconds: Seconds = 20.0,
+    events_per_second: Traffic = 5_000.0,
+    history: History = 200_000,
+    items: Items = 50_000,
+    users: Users = 100_000,
+    broker: Broker = "auto",
+    as_json: JsonRows = False,
+) -> None:
+    """Answers while one deep model takes the place of another.
+
+    One row without a promotion, one through some: failed answers, answers of
+    a snapshot that does not serve, and how much longer the slowest take.
+
+    \b
+    Examples:
+      everlearn bench swap
+      everlearn bench swap --rate 500 --swaps 5 --json
+    """
+    rows = _module("swap").run(
+        crowd=_crowd(users, items),
+        history=history,
+        events_per_second=events_per_second,
+        rate=rate,
+        swaps=swaps,
         seconds=seconds,
         broker=broker,
         say=_say,
@@ -165,6 +205,18 @@ def ader(
     protocol: Annotated[
         list[str] | None, typer.Option(help="per_period or per_event; default: both.")
     ] = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="The deep model, fine-tuned each week, alone and in the blend."
+        ),
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --deep: a folder for each week's model, where `together` finds them."
+        ),
+    ] = None,
     settings_file: SettingsFile = None,
     as_json: JsonRows = False,
 ) -> None:
@@ -173,30 +225,29 @@ def ader(
     per_period learns the weeks before and tests a whole week without learning
     in it, as ADER's table does; per_event learns each click right after it was
     tested. In percent, plain mean of the weeks; microseconds a query and an
-    event learnt beside them.
+    event learnt beside them. With --deep the deep model alone, per period, with
+    and without rehearsal, distilled, and trained anew each week, seconds of its
+    training, and what it still knows of the first weeks; then the blend without
+    it, and together.
 
     \b
     Examples:
       everlearn bench ader diginetica-weekly.parquet --json
+      everlearn bench ader diginetica-weekly.parquet --deep --method deep_rehearsal
       everlearn bench ader diginetica-weekly.parquet --sample 20 --cycles 4
       everlearn bench ader diginetica-weekly.parquet --method blend --protocol per_period
     """
     from serving.progress import progress_bar
     from streams.settings import load_settings
 
-    module = _module("ader")
+    module = _module("ader_lifelong" if deep else "ader")
     _check_methods(method, module.METHODS)
     _check_methods(protocol, module.PROTOCOLS, "protocol")
-    rows = module.run(
-        path,
-        config=load_settings(settings_file).engine,
-        methods=method or module.METHODS,
-        protocols=protocol or module.PROTOCOLS,
-        cycles=cycles,
-        sample=sample,
-        bar=progress_bar,
-    )
-    _print(rows, as_json)
+    told: dict[str, Any] = {"cycles": cycles, "sample": sample, "bar": progress_bar}
+    told |= {"methods": method or module.METHODS, "protocols": protocol or module.PROTOCOLS}
+    if deep:
+        told["save"] = save
+    _print(module.run(path, config=load_settings(settings_file).engine, **told), as_json)
 
 
 @bench.command("all")

@@ -49,6 +49,19 @@ CheckpointFolder = Annotated[
     Path | None,
     typer.Option(help="Folder to go on from, if it holds a checkpoint, and to leave one in."),
 ]
+DeepToo = Annotated[
+    bool,
+    typer.Option(
+        "--deep",
+        help="Train, judge and serve a deep model on the way, at the same events every time.",
+    ),
+]
+SnapshotFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of snapshots whose champion answers; with --deep, where new ones are left."
+    ),
+]
 Sample = Annotated[
     int | None,
     typer.Option(
@@ -122,6 +135,8 @@ def replay(
     report_file: ReportFile = None,
     stop_at: StopAt = None,
     checkpoint: CheckpointFolder = None,
+    deep: DeepToo = False,
+    snapshots: SnapshotFolder = None,
     sample: Sample = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
@@ -139,6 +154,7 @@ def replay(
     Examples:
       everlearn replay last-week.parquet --plot hit-rate.png --report report.json
       everlearn replay taobao-9days.parquet --dataset taobao --json
+      everlearn replay last-week.parquet --deep --snapshots snapshots-of-the-replay
       everlearn replay kafka://127.0.0.1:9092
     """
     import sys
@@ -158,6 +174,8 @@ def replay(
             stop_at=stop_at,
             sample=sample,
             checkpoint=checkpoint,
+            deep=deep,
+            snapshots=snapshots,
             progress=lambda passed, total, engine: update(passed, total, ""),
             tell=lambda text: print(text, file=sys.stderr, flush=True),
             stopping=stop,

@@ -76,10 +76,11 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a node at work: an embedded broker, and shoppers who click on what it recommends.
+    """Show a node and a trainer at work: an embedded broker, shoppers who click on what is shown.
 
     Every event is predicted before it is learnt. The table says how often the next item was among
     the first 20: for what is simply popular, for each source, and for the blend that answers.
+    Below, the snapshots of the deep model: born, proved, promoted.
 
     \b
     Examples:

@@ -21,8 +21,11 @@ __all__ = [
     "Failure",
     "Health",
     "HistoryEvent",
+    "Moved",
     "Problem",
     "RejectedEvent",
+    "SnapshotAnswer",
+    "SnapshotsAnswer",
     "UserAnswer",
     "json",
 ]
@@ -42,6 +45,9 @@ class Answer(msgspec.Struct, kw_only=True):
     as_of: AsOf
     impression_id: Annotated[
         str, msgspec.Meta(description="name it in the clicks and purchases that follow")
+    ]
+    snapshot: Annotated[
+        str, msgspec.Meta(description="the deep model that has answered; empty without one")
     ]
     items: list[Recommendation]
 
@@ -106,6 +112,37 @@ class UserAnswer(msgspec.Struct, kw_only=True):
     as_of: AsOf
 
 
+class SnapshotAnswer(msgspec.Struct, kw_only=True):
+    """A snapshot: a version of the deep model."""
+
+    id: str
+    state: Annotated[
+        str,
+        msgspec.Meta(description="champion, challenger, retired, discarded, rolled_back, damaged"),
+    ]
+    parent: Annotated[str | None, msgspec.Meta(description="what it was fine-tuned from")]
+    manifest: Annotated[
+        dict[str, Any], msgspec.Meta(description="what it was trained on, and its figures")
+    ]
+
+
+class SnapshotsAnswer(msgspec.Struct, kw_only=True):
+    """All snapshots, oldest first, and which of them serves."""
+
+    champion: str | None
+    previous: str | None
+    challenger: str | None
+    snapshots: list[SnapshotAnswer]
+
+
+class Moved(msgspec.Struct, kw_only=True):
+    """Who serves now."""
+
+    champion: str | None
+    previous: str | None
+    announced: Annotated[bool, msgspec.Meta(description="whether the broker has taken it")]
+
+
 class Problem(msgspec.Struct):
     """What was wrong."""
 
@@ -136,6 +173,12 @@ class Health(msgspec.Struct, kw_only=True):
     last_checkpoint: Annotated[float | None, msgspec.Meta(description="seconds UTC")]
     checkpoint_problems: Annotated[
         list[str], msgspec.Meta(description="checkpoints refused at the start, and why")
+    ]
+    snapshot: Annotated[
+        str, msgspec.Meta(description="the deep model that answers; empty without one")
+    ]
+    snapshot_problem: Annotated[
+        str, msgspec.Meta(description="why the champion cannot answer; empty when it does")
     ]
     missing_topics: Annotated[
         list[str], msgspec.Meta(description="event topics that the broker does not have yet")

@@ -18,6 +18,9 @@ from serving.web.answers import (
     ErasureAnswer,
     Failure,
     Health,
+    Moved,
+    SnapshotAnswer,
+    SnapshotsAnswer,
     UserAnswer,
 )
 from serving.web.limits import EVENTS_MAX, ID_BYTES, K_DEFAULT, K_MAX
@@ -48,6 +51,7 @@ REFUSALS = {
     401: "The bearer token is missing or wrong",
     403: "The request was sent by a foreign web page",
     404: "Nothing is known of this id",
+    409: "The snapshot is damaged, or there is none to go back to",
     413: "The body is larger than 64 KiB, or holds more than 1,000 events",
     415: "The body is compressed",
     422: "The request is out of bounds",
@@ -65,6 +69,9 @@ SCHEMAS = (
     ErasureAnswer,
     Failure,
     Health,
+    Moved,
+    SnapshotAnswer,
+    SnapshotsAnswer,
     UserAnswer,
     *EVENT_TYPES.values(),
 )

@@ -122,6 +122,8 @@ def _health(seen: Mapping[str, Any], known: Known | None) -> Response:
         positions=dict(seen.get("positions", {})),
         last_checkpoint=seen.get("last_checkpoint"),
         checkpoint_problems=list(seen.get("checkpoint_problems", ())),
+        snapshot=str(seen.get("snapshot", "")),
+        snapshot_problem=str(seen.get("snapshot_problem", "")),
         missing_topics=list(seen.get("missing_topics", ())),
         fingerprint=known.text if known else None,
         fingerprint_positions=known.positions if known else None,

@@ -5,6 +5,7 @@ from streams.settings.load import DEFAULT_FILE, load_settings
 from streams.settings.models import SecuritySettings, Settings
 from streams.settings.texts import OTHER_VARIABLES, ROLE_MEANINGS, ROLES
 from streams.settings.topics import TopicSettings
+from streams.settings.trainer import TrainerSettings
 
 __all__ = [
     "DEFAULT_FILE",
@@ -15,6 +16,7 @@ __all__ = [
     "SecuritySettings",
     "Settings",
     "TopicSettings",
+    "TrainerSettings",
     "describe",
     "example_toml",
     "load_settings",

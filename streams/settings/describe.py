@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from streams.settings.models import SecuritySettings, Settings, leaves
 from streams.settings.texts import ENGINE_MEANINGS, ROLE_MEANINGS, ROLES
 from streams.settings.topics import TopicSettings
+from streams.settings.trainer import TrainerSettings
 
 __all__ = ["Described", "describe", "example_toml"]
 
@@ -66,7 +67,11 @@ def _meaning(name: str) -> str:
     table, _, last = name.rpartition(".")
     if table == "engine":
         return ENGINE_MEANINGS.get(last, "")
-    models: dict[str, type[BaseModel]] = {"": Settings, "security": SecuritySettings}
+    models: dict[str, type[BaseModel]] = {
+        "": Settings,
+        "security": SecuritySettings,
+        "trainer": TrainerSettings,
+    }
     model = models.get(table, TopicSettings)
     return model.model_fields[last].description or ""
 

@@ -15,6 +15,7 @@ from learners.base import EngineConfig
 from learners.errors import SettingsError
 from streams.settings.models import PREFIX, SecuritySettings, Settings, leaves
 from streams.settings.topics import TopicSettings
+from streams.settings.trainer import TrainerSettings
 from streams.words import of_bad_value, shown
 
 __all__ = ["fields_of", "near", "refuse_unknown", "told", "variable_of"]
@@ -40,6 +41,8 @@ def fields_of(table: list[str]) -> list[str]:
             return [field.name for field in fields(EngineConfig)]
         case ["security"]:
             return list(SecuritySettings.model_fields)
+        case ["trainer"]:
+            return list(TrainerSettings.model_fields)
         case ["topics", _]:
             return list(TopicSettings.model_fields)
     return []

@@ -26,6 +26,7 @@ from learners.base import EngineConfig
 from streams.events import EVENT_TYPES
 from streams.settings.texts import ENGINE_BOUNDS, ROLES
 from streams.settings.topics import Number, TopicSettings, WholeNumber, nearest
+from streams.settings.trainer import TrainerSettings
 
 __all__ = ["PREFIX", "WHOLE", "SecuritySettings", "Settings", "leaves", "merged"]
 
@@ -121,6 +122,10 @@ class Settings(BaseSettings):
     )
     node_name: str = Field(default="node-1", description="name in logs and metrics")
     state_dir: Path = Field(default=Path("state"), description="folder of the checkpoints")
+    snapshot_dir: Path = Field(
+        default=Path("snapshots"),
+        description="folder of the deep model's snapshots, shared by trainer and nodes",
+    )
     host: str = Field(default="127.0.0.1", min_length=1, description="address the API listens on")
     port: WholeNumber = Field(
         default=8080, ge=0, le=65535, description="port of the API; 0 takes a free one"
@@ -157,6 +162,9 @@ class Settings(BaseSettings):
     security: SecuritySettings = Field(default=SecuritySettings(), description="TLS and SASL")
     engine: Annotated[EngineConfig, BeforeValidator(_engine_numbers)] = Field(
         default=EngineConfig(), description="how the engine learns; part of every checkpoint"
+    )
+    trainer: TrainerSettings = Field(
+        default=TrainerSettings(), description="how the deep model is trained, judged and kept"
     )
     topics: dict[str, TopicSettings] = Field(default={}, description="topics by role, and your own")
 

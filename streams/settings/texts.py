@@ -43,6 +43,7 @@ ENGINE_MEANINGS = {
     "sessions": "recent sessions kept",
     "history_length": "newest events kept of a user",
     "session_gap_seconds": "silence that ends a session where events name none",
+    "admit_items_after": "clicks and purchases, or a catalogue entry, before an item is learnt",
     "dedupe_events": "newest event ids remembered, to skip repeated deliveries",
     "evaluate_one_in": "share of events ranked before they are learnt: 1 in this many",
     "blend_warmup_events": "first clicks and purchases, all of which teach the blend; later, those "
@@ -87,6 +88,7 @@ ENGINE_BOUNDS: dict[str, tuple[float, float]] = {
     "sessions": (1, 100_000_000),
     "history_length": (1, 1024),
     "session_gap_seconds": (1, 366 * 86400),
+    "admit_items_after": (1, 100),
     "dedupe_events": (0, 100_000_000),
     "evaluate_one_in": (1, 1_000_000),
     "blend_warmup_events": (0, 10**12),

@@ -1,0 +1,81 @@
+"""The engine with a deep model among its sources, under the protocol of ADER.
+
+The models are those that `ader_deep` saves: number t has trained on weeks 0 to t-1 and serves in
+week t, without learning in it; number 0 has trained on the first 80 % of week 0 and serves while
+the blend learns on the rest of it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.ader_engine import EngineContestant
+from benchmarks.ader_protocol import WARM_UP_SHARE
+from benchmarks.ader_stream import Part, Stream
+from learners.base import EngineConfig
+from learners.deep.served.deep import Deep
+from learners.ranks import BLEND, SOURCES
+
+__all__ = ["TOGETHER", "TogetherContestant"]
+
+TOGETHER = ("together",)  # names of the first of a contestant's columns
+
+
+class TogetherContestant(EngineContestant):
+    """All sources, the deep model among them, and the blend.
+
+    Parameters
+    ----------
+    stream, config
+        As for `EngineContestant`.
+    models : Path
+        Folder of saved models.
+    """
+
+    def __init__(self, stream: Stream, config: EngineConfig, models: Path) -> None:
+        super().__init__(stream, config)
+        self.methods = TOGETHER
+        self._models = models
+        warm_up = int(stream.starts[1] * (1 - WARM_UP_SHARE))
+        self._begins = [warm_up, *map(int, stream.starts[1:-1])]  # of each model's service
+        self._serving = -1
+
+    def learn(self, begin: int, end: int) -> None:
+        super().learn(begin, end)
+        self._serve_from(end)
+
+    def test_then_learn(self, begin: int, tested: NDArray[np.bool_]) -> NDArray[np.float64]:
+        self._serve_from(begin)
+        return super().test_then_learn(begin, tested)
+
+    def can_answer(self, method: str) -> bool:
+        return True
+
+    def answer(self, method: str, part: Part, targets: NDArray[np.int64]) -> NDArray[np.int32]:
+        return super().answer(SOURCES[BLEND], part, targets)
+
+    def _serve_from(self, place: int) -> None:
+        """Serve the model whose service begins at a place of the stream, or has begun."""
+        due = int(np.searchsorted(self._begins, place, side="right")) - 1
+        if due > self._serving:
+            self._serving = due
+            self.memory.serve(_read(self._models, due, self.config.items))
+
+
+def _read(folder: Path, number: int, items: int) -> Deep:
+    from safetensors.numpy import load_file
+
+    arrays = load_file(folder / f"cycle-{number:02d}.safetensors")
+    about = json.loads((folder / f"cycle-{number:02d}.json").read_bytes())
+    rows = np.arange(len(arrays["table"]), dtype=np.int32)
+    names = list(map(str, rows.tolist()))
+    deep = Deep(
+        items, SimpleNamespace(id=str(number), arrays=arrays, items=names, config=about["config"])
+    )
+    deep.lead(rows, rows)
+    return deep

@@ -1,0 +1,1 @@
+"""A snapshot inside an engine, in kernels and without torch."""

@@ -1,0 +1,127 @@
+"""An encoder's weights as kernels read them: in one array, matrices as (in, out).
+
+Widths are filled up to whole vectors with zeros, which change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.deep.config import ARCHITECTURES, SequenceConfig
+from learners.deep.histories import GAPS
+from learners.deep.served.products import whole
+from learners.lanes import LANES
+
+__all__ = ["Weights", "make_weights", "no_weights", "parts_of"]
+
+CORE, TRANSFORMER, RECURRENT, DENSE = range(4)  # places in ARCHITECTURES
+ARCHITECTURE, WIDTH, WHOLE, INNER, PLACES = range(5)  # of `Weights.shape`
+KINDS = 2
+
+# Names of a model's arrays in the order of `Weights.start`; a matrix is (out, in) there.
+PLACE, KIND, GAP = range(3)
+BLOCK = 3
+NORM_1, NORM_1_B, ATTENTION, ATTENTION_B, MIXED, MIXED_B = range(BLOCK, BLOCK + 6)
+NORM_2, NORM_2_B, UP, UP_B, DOWN, DOWN_B, NORM_3, NORM_3_B = range(BLOCK + 6, BLOCK + 14)
+QUERY, QUERY_B, KEY, REACH = range(BLOCK + 14, BLOCK + 18)
+TO_GATES, TO_GATES_B, FROM_STATE, FROM_STATE_B = range(BLOCK, BLOCK + 4)
+WIDE_UP, WIDE_UP_B, WIDE_DOWN, WIDE_DOWN_B = range(BLOCK, BLOCK + 4)
+FIRST = ("place", "kind.weight", "gap.weight")
+LOOKED_UP = frozenset(FIRST)  # and not multiplied with
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def parts_of(config: SequenceConfig) -> Shapes:
+    """Return the shapes of a model's arrays, but for table and offsets, in the order of `start`."""
+    d, f, places = config.width, config.feed_forward, config.most_events
+    of_events = dict(zip(FIRST, ((places, d), (KINDS, d), (GAPS, d)), strict=True))
+    layers: Shapes
+    if config.architecture == "gru":
+        gates = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")
+        layers = {f"cell.{name}": ((3 * d, d), (3 * d,))["bias" in name] for name in gates}
+    elif config.architecture == "mlp":
+        layers = _linear("up", f, 2 * d) | _linear("down", d, f)
+    else:
+        layers = _norm("norm_1", d) | _linear("attention", 3 * d, d) | _linear("mixed", d, d)
+        layers |= _norm("norm_2", d) | _linear("up", f, d) | _linear("down", d, f)
+        layers = {f"block.{name}": shape for name, shape in (layers | _norm("norm_3", d)).items()}
+        if config.architecture == "core":
+            layers |= _linear("query", d, d) | {"key.weight": (d, d), "reach": (places,)}
+    return of_events | {f"encoder.{name}": shape for name, shape in layers.items()}
+
+
+def _linear(layer: str, out: int, inner: int) -> Shapes:
+    return {f"{layer}.weight": (out, inner), f"{layer}.bias": (out,)}
+
+
+def _norm(layer: str, width: int) -> Shapes:
+    return {f"{layer}.weight": (width,), f"{layer}.bias": (width,)}
+
+
+class Weights(NamedTuple):
+    """An encoder's weights; `scale` is the length of a user vector."""
+
+    shape: NDArray[np.int64]  # (5,) ARCHITECTURE, WIDTH, WHOLE, INNER, PLACES
+    scale: NDArray[np.float32]  # (1,)
+    start: NDArray[np.int64]  # (parts,) where each begins
+    number: NDArray[np.float32]  # (n,)
+
+
+def make_weights(config: SequenceConfig, arrays: Mapping[str, NDArray[np.float32]]) -> Weights:
+    """Take an encoder's weights out of a model's arrays.
+
+    Raises
+    ------
+    KeyError
+        An array is missing.
+    ValueError
+        An array has another shape.
+    """
+    architecture = ARCHITECTURES.index(config.architecture)
+    shapes = parts_of(config)
+    for name, expected in shapes.items():
+        if arrays[name].shape != expected:
+            raise ValueError(f"{name} is {arrays[name].shape}, {expected} is meant")
+    parts = [_part(config, name, arrays[name]) for name in shapes]
+    lengths = [len(part) for part in parts]
+    shape = [architecture, config.width, whole(config.width), whole(config.feed_forward)]
+    return Weights(
+        np.array([*shape, config.most_events], np.int64),
+        np.array([config.scale], np.float32),
+        np.cumsum([0, *lengths[:-1]], dtype=np.int64),
+        np.concatenate(parts),
+    )
+
+
+def no_weights() -> Weights:
+    """Return the weights of no encoder."""
+    shape = np.array([CORE, LANES, LANES, LANES, 1], np.int64)
+    return Weights(shape, np.ones(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.float32))
+
+
+def _part(config: SequenceConfig, name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an array as it stands in `Weights.number`: transposed, filled up, flat."""
+    if name == "encoder.reach":
+        return array
+    layer = name.split(".")[-2:][0]
+    filled = array
+    for axis, length in enumerate(array.shape):
+        if name in LOOKED_UP and axis == 0:
+            continue
+        inner = (layer, axis) in (("up", 0), ("down", 1))
+        filled = _fill_up(filled, axis, length if inner else config.width)
+    return (filled if name in LOOKED_UP else filled.T).reshape(-1)
+
+
+def _fill_up(array: NDArray[np.float32], axis: int, run: int) -> NDArray[np.float32]:
+    """Put zeros behind each run along an axis, so that it fills whole vectors."""
+    runs = np.split(array, array.shape[axis] // run, axis=axis)
+    behind = [(0, 0)] * array.ndim
+    behind[axis] = (0, whole(run) - run)
+    return np.concatenate([np.pad(part, behind) for part in runs], axis=axis)

@@ -1,0 +1,199 @@
+"""Who serves: the champion and the one before it, how they do live, and when they have to go.
+
+The registry is the truth; whoever moves its aliases, this follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.deep.gate import GateConfig, Paired, is_worse
+from learners.deep.lesson import pupil_of
+from learners.deep.questions import Pupil, Questions
+from learners.deep.registry import Registry
+from learners.errors import SnapshotError
+from learners.store.vocab import Vocabulary
+
+__all__ = ["InService"]
+
+WINDOWS = 4  # of the gate's targets: how far back a champion is compared
+DAY = 86400.0
+
+NONE = np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
+
+
+class InService:
+    """The champion and the one before it.
+
+    Parameters
+    ----------
+    registry
+        Says who serves.
+    items
+        The trainer's vocabulary.
+    gate
+        How far back, and how sure, a champion is compared with the one before it.
+    retire_days
+        Days after an erasure in which a snapshot that was trained before it is retired.
+
+    Attributes
+    ----------
+    champion, previous : Pupil or None
+        As they were read.
+    problem : str
+        Why the registry could not be followed; empty when it could.
+    """
+
+    def __init__(
+        self, registry: Registry, items: Vocabulary, gate: GateConfig, retire_days: float
+    ) -> None:
+        self.registry, self.items, self.gate = registry, items, gate
+        self.retire_seconds = retire_days * DAY
+        self.champion: Pupil | None = None
+        self.previous: Pupil | None = None
+        self.problem = ""
+        self.retire_at = np.inf  # seconds UTC: when the next snapshot has to be retired
+        self._user, self._before, self._now = NONE
+        self._seen = 0  # questions since the last comparison
+
+    def follow(self, known: Sequence[Pupil | None] = ()) -> bool:
+        """Let those serve whom the registry names; tell whether the champion is another.
+
+        Who cannot be read does not serve: then all stays as it is, and `problem` says why.
+        """
+        try:
+            aliases = self.registry.aliases()
+            named = [aliases["champion"], aliases["previous"]]
+            held = [pupil for pupil in (*known, self.champion, self.previous) if pupil]
+            if named == [pupil.id if pupil else None for pupil in (self.champion, self.previous)]:
+                return False
+            champion, previous = (self._pupil(id, held) for id in named)
+        except (SnapshotError, TypeError, KeyError, RuntimeError) as error:
+            self.problem = str(error)
+            return False
+        changed = champion is not self.champion
+        self.champion, self.previous, self.problem = champion, previous, ""
+        self._user, self._before, self._now = NONE
+        self._seen = 0
+        return changed
+
+    def _pupil(self, id: str | None, held: Sequence[Pupil]) -> Pupil | None:
+        if id is None:
+            return None
+        for pupil in held:
+            if pupil.id == id:
+                return pupil
+        return pupil_of(self.registry.read(id), self.items)
+
+    def forget_items(self, gone: NDArray[np.int64]) -> None:
+        """Let go of items that lose their rows."""
+        for pupil in filter(None, (self.champion, self.previous)):
+            pupil.row_of[gone] = -1
+
+    # Live
+
+    def compare(self, questions: Questions, ranks: NDArray[np.float64]) -> dict[str, float] | None:
+        """Let the one before answer the same questions; return both's figures if it did better.
+
+        Parameters
+        ----------
+        questions, ranks
+            What came, and the champion's ranks (n,).
+        """
+        if self.previous is None:
+            return None
+        last = slice(-WINDOWS * self.gate.targets, None)
+        self._user = np.concatenate([self._user, questions.user])[last]
+        self._before = np.concatenate([self._before, self.previous.ranks(questions)])[last]
+        self._now = np.concatenate([self._now, ranks])[last]
+        self._seen += len(questions)
+        if self._seen < self.gate.targets:
+            return None
+        self._seen = 0
+        live = Paired(self._user, self._before, self._now)
+        if not is_worse(live, self.gate):
+            return None
+        figures = live.figures().items()
+        return {
+            name.replace("champion", "before").replace("challenger", "now"): value
+            for name, value in figures
+        }
+
+    # Erasures
+
+    def erase(self, user: int, time: float) -> None:
+        """Forget a user's answers, and note in every snapshot that it was trained before that."""
+        others = self._user != np.uint64(user)
+        self._user, self._before, self._now = (
+            array[others] for array in (self._user, self._before, self._now)
+        )
+        for id in self.registry.ids():
+            self.note_erasure(id, time)
+
+    def note_erasure(self, id: str, time: float) -> None:
+        """Note in a snapshot's manifest that somebody was erased after it was trained."""
+        try:
+            first = self.registry.manifest(id).get("erased", {}).get("first", time)
+            self.registry.annotate(id, erased={"first": min(first, time), "latest": time})
+        except SnapshotError as error:
+            self.problem = str(error)
+        else:
+            self.retire_at = min(self.retire_at, first + self.retire_seconds)
+
+    def has_to_go(self, clock: float) -> bool:
+        """Tell whether the champion was trained before an erasure, and half its time is over."""
+        if self.champion is None or clock < self.retire_at - self.retire_seconds / 2:
+            return False
+        try:
+            first = self.registry.manifest(self.champion.id).get("erased", {}).get("first", np.inf)
+        except SnapshotError:
+            return False
+        return bool(clock >= first + self.retire_seconds / 2)
+
+    def retire(self, clock: float) -> list[str]:
+        """Delete what was trained before an erasure and is over its time; return which."""
+        if clock < self.retire_at:
+            return []
+        gone = []
+        self.retire_at = np.inf
+        for told in self.registry.manifests():
+            until = told.get("erased", {}).get("first", np.inf) + self.retire_seconds
+            if until > clock:
+                self.retire_at = min(self.retire_at, until)
+                continue
+            try:
+                self.registry.retire(told["id"])
+                gone.append(str(told["id"]))
+            except SnapshotError as error:
+                self.problem, self.retire_at = str(error), clock + DAY
+        return gone
+
+    # State
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return what is to be kept as named arrays; models are in the registry."""
+        name = self.champion.id if self.champion else ""
+        return {
+            "champion": np.frombuffer(name.encode(), np.uint8),
+            "user": self._user,
+            "before": self._before,
+            "now": self._now,
+            "counts": np.array([self._seen, self.retire_at]),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> bool:
+        """Become what gave this state; tell whether the champion is the same by now."""
+        self.follow()
+        self.retire_at = float(state["counts"][1])
+        own = self.champion.id if self.champion else ""
+        same = bool(state["champion"].tobytes().decode() == own)
+        if same:
+            self._user, self._before, self._now = (
+                np.array(state[name]) for name in ("user", "before", "now")
+            )
+            self._seen = int(state["counts"][0])
+        return same

@@ -1,0 +1,41 @@
+"""Lifelong learning at its bounds: a full vocabulary, and what cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from learners.base import CLICK
+from learners.deep.lifelong import Lifelong
+from learners.deep.registry import Registry
+from learners.store.texts import keys_64
+from tests.walks import CONFIG, START, batches, walks
+
+
+def test_room_made_within_a_batch_gives_nobody_another_item(tmp_path: Path) -> None:
+    lifelong = Lifelong(replace(CONFIG, items=20, first_events=10**6), Registry(tmp_path))
+    names = [f"item-{i}" for i in range(60)]
+    [batch] = batches([(CLICK, "u1", name, START + i) for i, name in enumerate(names)], size=60)
+    lifelong.learn(batch)
+    held = lifelong.memory.trails.of(int(keys_64(["u1"])[0]))
+    assert held is not None
+    ids = lifelong.memory.items.ids
+    kept = [ids[row] if row >= 0 else None for row in held.item.tolist()]
+    assert kept[-1] == names[-1]
+    assert all(id in (None, name) for id, name in zip(kept, names[-len(kept) :], strict=True))
+
+
+def test_a_damaged_challenger_is_told_and_the_trainer_goes_on(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    lifelong = Lifelong(CONFIG, registry)
+    log = batches(walks(3500))
+    while registry.alias("challenger") is None:
+        lifelong.learn(log.pop(0))
+    weights = tmp_path / "snapshots" / str(registry.alias("challenger")) / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    again = Lifelong(CONFIG, registry)
+    again.load_state(lifelong.state())
+    told = [each.what for batch in log for each in again.learn(batch)]
+    assert "promoted" in told
