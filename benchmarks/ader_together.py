@@ -18,8 +18,10 @@ from benchmarks.ader_engine import EngineContestant
 from benchmarks.ader_protocol import WARM_UP_SHARE
 from benchmarks.ader_stream import Part, Stream
 from learners.base import EngineConfig
+from learners.deep.packing import pack
 from learners.deep.served.deep import Deep
 from learners.ranks import BLEND, SOURCES
+from learners.store.texts import keys_64
 
 __all__ = ["TOGETHER", "TogetherContestant"]
 
@@ -70,12 +72,12 @@ class TogetherContestant(EngineContestant):
 def _read(folder: Path, number: int, items: int) -> Deep:
     from safetensors.numpy import load_file
 
-    arrays = load_file(folder / f"cycle-{number:02d}.safetensors")
+    arrays = pack(load_file(folder / f"cycle-{number:02d}.safetensors"))
     about = json.loads((folder / f"cycle-{number:02d}.json").read_bytes())
-    rows = np.arange(len(arrays["table"]), dtype=np.int32)
+    rows = np.arange(len(arrays["code"]), dtype=np.int32)
     names = list(map(str, rows.tolist()))
     deep = Deep(
         items, SimpleNamespace(id=str(number), arrays=arrays, items=names, config=about["config"])
     )
-    deep.lead(rows, rows)
+    deep.lead(rows, keys_64(names))
     return deep

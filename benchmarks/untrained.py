@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from learners.deep.config import SequenceConfig
+from learners.deep.packing import pack
 from learners.deep.registry import Registry
 from learners.deep.served.weights import parts_of
 from streams.shop_events import item_name
@@ -24,4 +25,4 @@ def write_untrained(registry: Registry, items: int, seed: int) -> str:
         for name, shape in shapes.items()
     }
     names = [item_name(item) for item in range(items)]
-    return registry.write(arrays, names, {"config": asdict(config), "events": 0})
+    return registry.write(pack(arrays), names, {"config": asdict(config), "events": 0})

@@ -8,13 +8,17 @@ program and its libraries, batches on their way, drift detectors (less than a me
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import Source
+from learners.deep.config import SequenceConfig
+from learners.deep.packing import blank
+from learners.deep.registry import Snapshot
+from learners.deep.served.deep import Deep
 from learners.explore import HELD_BYTES
 from learners.explored import STATE_BYTES
 from learners.sources.content import PACKED_BYTES
@@ -53,6 +57,7 @@ def parts_of(engine: Engine) -> dict[str, int]:
         parts[name] = _bytes_of(part, seen)
         if isinstance(part, Vocabulary):
             parts[f"{name}.ids"] = part.capacity * ID_BYTES
+    parts["deep"] = _deep_bytes(engine.config.items)
     parts["evaluation"] = _bytes_of(engine.evaluation, seen)
     parts["catalogue"] = _bytes_of(engine.catalogue, seen)
     parts["catalogue.entries"] = engine.config.items * ENTRY_BYTES
@@ -69,6 +74,13 @@ def copy_bytes(engine: Engine) -> int:
     arrays = sum(_bytes_of(array, seen) for array in state.values())
     arrays += PACKED_BYTES + 2 * STATE_BYTES  # made for the copy, and the copy
     return arrays + (config.users + config.items) * ID_BYTES + config.items * ENTRY_BYTES
+
+
+def _deep_bytes(items: int) -> int:
+    """Return the bytes of a deep model that has all items; while it is replaced there are two."""
+    config, names = SequenceConfig(), [str(item) for item in range(items)]
+    snapshot = Snapshot("", blank(config, items), names, {"config": asdict(config)})
+    return _bytes_of(Deep(items, snapshot), set())
 
 
 def _reserved(engine: Engine) -> set[int]:

@@ -10,14 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from learners.base import EngineConfig
 from learners.checkpoint import CheckpointStore
 from learners.deep.config import SequenceConfig
+from learners.deep.packing import blank
 from learners.deep.registry import Snapshot
 from learners.deep.served.deep import Deep
-from learners.deep.served.weights import parts_of
 from learners.engine import Engine
 from learners.explore import Slots
 from learners.jit import are_compiled, note_compiled
@@ -75,10 +74,8 @@ def _items() -> Sequence[Event]:
 def _snapshot() -> Snapshot:
     """A deep model that has learnt nothing."""
     config = SequenceConfig(width=16, feed_forward=16)
-    arrays = {name: np.zeros(shape, np.float32) for name, shape in parts_of(config).items()}
-    arrays["table"] = np.ones((24, 16), np.float32)
     items = [f"item-{i}" for i in range(24)]
-    return Snapshot("warm-up", arrays, items, {"config": asdict(config)})
+    return Snapshot("warm-up", blank(config, len(items)), items, {"config": asdict(config)})
 
 
 def _records(topic: str, events: Sequence[Event]) -> Sequence[Record]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from learners.base import CLICK, KINDS, PURCHASE, EngineConfig
 from learners.deep.config import ARCHITECTURES, Architecture, SequenceConfig
 from learners.deep.histories import Histories
+from learners.deep.packing import pack, unpack
 from learners.deep.served.deep import Deep
-from learners.deep.served.index import build, recall
+from learners.deep.served.index import make_index, recall
 from learners.engine import Engine
 from learners.errors import SnapshotError
 from tests.test_engine import CONFIG, batch_of, checkerboard, cut
@@ -36,9 +37,9 @@ class Held:
     id: str = "first"
 
     @property
-    def arrays(self) -> dict[str, NDArray[np.float32]]:
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Those of the model."""
-        return self.model.arrays()  # type: ignore[no-any-return]
+        return pack(self.model.arrays())
 
     @property
     def config(self) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def shaken(config: SequenceConfig, items: int) -> Any:
     with torch.no_grad():
         for weights in model.parameters():
             weights.add_(0.1 * torch.randn(weights.shape, generator=generator))
+    model.load_arrays(unpack(pack(model.arrays())))
     return model
 
 
@@ -109,13 +111,13 @@ def test_the_index_finds_nearly_all_of_the_nearest() -> None:
     generator = np.random.default_rng(1)
     centres = generator.standard_normal((60, 32))
     rows = centres[generator.integers(0, 60, 6000)] + 0.7 * generator.standard_normal((6000, 32))
-    index, order = build(rows.astype(np.float32))
+    packed = pack({"table": rows.astype(np.float32)})
+    index, order = make_index(packed["code"], packed["cluster"], packed["centre"])  # type: ignore[arg-type]
     assert sorted(order.tolist()) == list(range(6000))
     asked = rows[generator.integers(0, 6000, (100, 4))].mean(axis=1).astype(np.float32)
     assert recall(index, asked, 20) > 0.95
-    again, same = build(rows.astype(np.float32))
-    assert (order == same).all()
-    assert (again.row == index.row).all()
+    again = pack({"table": rows.astype(np.float32)})
+    assert all((packed[name] == again[name]).all() for name in packed)
 
 
 def test_a_snapshot_changes_answers_and_none_brings_them_back() -> None:
@@ -189,7 +191,9 @@ def test_nothing_is_remembered_of_the_erased(learnt: Engine) -> None:
     assert not any(array[slot].any() for array in (memo.user, memo.place, memo.score, memo.named))
 
 
-@pytest.mark.parametrize("fault", ["nan", "names", "missing", "config", "width", "scale"])
+@pytest.mark.parametrize(
+    "fault", ["nan", "names", "missing", "config", "width", "cluster", "scale"]
+)
 def test_what_does_not_fit_together_is_refused(fault: str) -> None:
     model = shaken(SMALL, len(ITEMS) + 1)
     held: Any = Held(model)
@@ -202,7 +206,9 @@ def test_what_does_not_fit_together_is_refused(fault: str) -> None:
     elif fault == "missing":
         del arrays["encoder.query.weight"]
     elif fault == "width":
-        arrays["table"] = np.concatenate([arrays["table"]] * 2, axis=1)
+        arrays["code"] = np.concatenate([arrays["code"]] * 2, axis=1)
+    elif fault == "cluster":
+        arrays["cluster"][3] = len(arrays["centre"])
     elif fault == "scale":
         config["scale"] = float("nan")
     else:

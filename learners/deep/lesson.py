@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from learners.deep.config import FineTuneConfig, SequenceConfig
 from learners.deep.growth import first_rows
 from learners.deep.histories import Histories
+from learners.deep.packing import Arrays, pack, unpack
 from learners.deep.questions import Pupil, in_rows_of
 from learners.deep.registry import Snapshot
 from learners.store.vocab import Vocabulary
@@ -60,7 +61,7 @@ class Lesson:
 class Trained(NamedTuple):
     """What came out of a lesson."""
 
-    arrays: dict[str, NDArray[np.float32]]
+    arrays: Arrays
     items: list[str]
     figures: dict[str, Any]
 
@@ -151,7 +152,7 @@ def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:
         "targets": tuned.targets,
         "loss": round(tuned.loss, 5) if np.isfinite(tuned.loss) else None,
     }
-    return Trained(tuned.model.arrays(), lesson.items, figures)
+    return Trained(pack(tuned.model.arrays()), lesson.items, figures)
 
 
 def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
@@ -165,8 +166,9 @@ def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
     from learners.deep.sequence import SequenceModel
 
     model = SequenceModel(SequenceConfig(**snapshot.config), len(snapshot.items))
-    model.load_arrays(snapshot.arrays)
-    table = np.array(snapshot.arrays["table"], np.float32)
+    arrays = unpack(snapshot.arrays)
+    model.load_arrays(arrays)
+    table = arrays["table"]
     table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
     room = vocabulary.room(snapshot.items)
     rows = np.concatenate(

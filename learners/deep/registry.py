@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from learners.deep.packing import Arrays
 from learners.durable import (
     digest_of,
     read_sealed,
@@ -38,14 +38,12 @@ from learners.errors import SnapshotError
 
 __all__ = ["ALIASES", "Alias", "Registry", "Snapshot"]
 
-FORMAT = 1
+FORMAT = 2
 ID = re.compile(r"\d{8}-[0-9a-f]{8}")
 Alias = Literal["champion", "previous", "challenger"]
 ALIASES: tuple[Alias, ...] = ("champion", "previous", "challenger")
 WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.json", "manifest.json"
 CURE = "`everlearn snapshots list` tells which are sound; promote one of them"
-
-Arrays = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Snapshot:
     """A snapshot as it was read: verified, in memory."""
 
     id: str
-    arrays: Arrays  # by name, as the model's `arrays()` gave them
+    arrays: Arrays  # by name, packed
     items: list[str]  # id by row
     manifest: dict[str, Any]
 
@@ -176,7 +174,7 @@ class Registry:
         Parameters
         ----------
         arrays
-            The weights, float32.
+            The weights, packed.
         items
             Id of each row.
         manifest

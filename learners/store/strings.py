@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from learners.jit import jit, jit_brief
 from learners.store.rows import refill
+from learners.store.texts import Texts
 
 __all__ = ["BLOCK_BYTES", "NAMED", "SIZE_BITS", "Heap", "Strings", "fits", "put"]
 
@@ -149,6 +150,12 @@ class Strings:
         place = self.heap.place.item(row)
         start = (place >> SIZE_BITS) * BLOCK_BYTES
         return bytes(self._view[start : start + (place & MOST)])
+
+    def texts(self, rows: NDArray[np.integer]) -> Texts:
+        """Return the texts of some rows as a column, until one of them changes."""
+        place = self.heap.place[rows]
+        start = (place >> SIZE_BITS) * BLOCK_BYTES
+        return Texts(self.heap.data, start, start + (place & MOST))
 
     def put(self, row: int, raw: bytes) -> None:
         """Make `raw` a row's text."""

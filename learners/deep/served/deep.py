@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.config import SequenceConfig
-from learners.deep.served.index import Index, build
+from learners.deep.served.index import Index, make_index
 from learners.deep.served.source import forget_users, make_deep
 from learners.deep.served.weights import Weights, make_weights, no_weights
 from learners.errors import SnapshotError
-from learners.store.texts import Texts
+from learners.lanes import LANES
+from learners.store.texts import keys_64
 from learners.store.vocab import Vocabulary
 
 __all__ = ["Deep", "Snapshot"]
@@ -27,8 +28,8 @@ class Snapshot(Protocol):
         """Its name."""
 
     @property
-    def arrays(self) -> Mapping[str, NDArray[np.float32]]:
-        """A model's arrays by name."""
+    def arrays(self) -> Mapping[str, NDArray[np.generic]]:
+        """A model's arrays by name, packed."""
 
     @property
     def items(self) -> Sequence[str]:
@@ -42,8 +43,7 @@ class Snapshot(Protocol):
 class Deep:
     """A snapshot in the rows of an engine; without one, it knows no item.
 
-    To make one takes a second for 50,000 items, to change the one that an engine serves takes
-    milliseconds: `learners.engine.Engine.serve`.
+    To change the one that an engine serves takes milliseconds: `learners.engine.Engine.serve`.
 
     Parameters
     ----------
@@ -60,37 +60,41 @@ class Deep:
 
     def __init__(self, items: int, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot.id if snapshot else ""
-        names = self._names = Texts.of(snapshot.items if snapshot else ())
         self._asked_for = np.zeros(items, np.bool_)  # rows of the engine whose id was looked up
-        self._ids = Vocabulary(max(len(names), 1))
-        self._ids.assign(names)
-        index, order, weights = _parts_of(snapshot) if snapshot else _NOTHING
-        self._place = np.argsort(order)  # of each row of the snapshot, in the index
+        keys = keys_64(snapshot.items if snapshot else ())
+        by_key = np.argsort(keys)
+        self._keys = keys[by_key]  # hashes of the snapshot's items, rising
+        index, order, weights = _parts_of(snapshot, self._keys) if snapshot else _NOTHING
+        self._place = np.argsort(order)[by_key].astype(np.int32)  # of each in the index
         self.arrays = make_deep(index, weights, items)
 
     def begin(self, items: Vocabulary) -> None:
         """Find all items that an engine has now."""
         self.forget_items(np.arange(items.capacity))
-        self._asked_for[: items.used] = True
-        self._asked_for[items.unused] = False
-        rows = items.rows(self._names)
-        known = np.flatnonzero(rows >= 0)
-        self.lead(rows[known], known)
+        self._learn(np.setdiff1d(np.arange(items.used), items.unused), items)
 
     def learn_rows(self, rows: NDArray[np.int32], items: Vocabulary) -> None:
         """Find the items of some rows of the engine in the snapshot, where that is to be done."""
         if not self.snapshot or self._asked_for[rows].all():
             return
-        fresh = np.unique(rows[~self._asked_for[rows]])
-        self._asked_for[fresh] = True
-        found = self._ids.rows([items.ids[row] for row in fresh.tolist()])
-        self.lead(fresh[found >= 0], found[found >= 0])
+        self._learn(np.unique(rows[~self._asked_for[rows]]), items)
 
-    def lead(self, rows: NDArray[np.int32], found: NDArray[np.integer]) -> None:
-        """Let item rows of the engine stand for rows of the snapshot, (n,) both."""
-        place = self._place[found]
-        self.arrays.item[place] = rows + 1
-        self.arrays.place[rows] = place + 1
+    def _learn(self, rows: NDArray[np.integer], items: Vocabulary) -> None:
+        self._asked_for[rows] = True
+        self.lead(rows, keys_64(items.ids.texts(rows)))
+
+    def lead(self, rows: NDArray[np.integer], keys: NDArray[np.uint64]) -> None:
+        """Let item rows of the engine stand for the snapshot's items, by hashes of their ids (n,).
+
+        Those that the snapshot does not have stand for none.
+        """
+        if not len(self._keys):
+            return
+        at = np.searchsorted(self._keys[:-1], keys)  # the last one where it is beyond all
+        same = self._keys[at] == keys
+        place = self._place[at[same]]
+        self.arrays.item[place] = rows[same] + 1
+        self.arrays.place[rows[same]] = place + 1
 
     def forget_items(self, rows: NDArray[np.int64]) -> None:
         """Drop item rows, so that they can be given to other items."""
@@ -106,21 +110,45 @@ class Deep:
         forget_users(self.arrays, rows)
 
 
-def _parts_of(snapshot: Snapshot) -> tuple[Index, NDArray[np.int64], Weights]:
+def _parts_of(
+    snapshot: Snapshot, keys: NDArray[np.uint64]
+) -> tuple[Index, NDArray[np.int64], Weights]:
     try:
-        table, config = snapshot.arrays["table"], SequenceConfig(**snapshot.config)
-        if table.shape != (len(set(snapshot.items)), config.width):
-            names = len(set(snapshot.items))
-            raise ValueError(f"its table is {table.shape}, of {names} items by {config.width}")
-        numbers = [np.array([config.scale]), *snapshot.arrays.values()]
+        config, arrays = SequenceConfig(**snapshot.config), snapshot.arrays
+        index, order = _index_of(arrays, len(keys), config.width)
+        if (np.diff(keys) == 0).any():
+            raise ValueError("two of its items have one id")
+        numbers = [np.array([config.scale]), *arrays.values()]
         if not all(np.isfinite(array).all() for array in numbers):
             raise ValueError("its weights are no numbers")
-        weights = make_weights(config, snapshot.arrays)
+        weights = make_weights(config, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(
             f"snapshot {snapshot.id} cannot be served: {error}; promote another one"
         ) from error
-    return *build(table), weights
+    return index, order, weights
 
 
-_NOTHING = (*build(np.zeros((0, 16), np.float32)), no_weights())
+def _index_of(
+    arrays: Mapping[str, NDArray[np.generic]], items: int, width: int
+) -> tuple[Index, NDArray[np.int64]]:
+    code, cluster, centre = (arrays[name] for name in ("code", "cluster", "centre"))
+    if (code.shape, cluster.shape) != ((items, width), (items,)):
+        raise ValueError(f"its rows are {code.shape}, of {items} items by {width}")
+    if (
+        centre.ndim != 2
+        or centre.shape[1] != width
+        or {code.dtype, centre.dtype} != {np.dtype(np.int8)}
+    ):
+        raise ValueError(f"its centres are {centre.shape} of {centre.dtype}")
+    if items and not 0 <= cluster.min() <= cluster.max() < len(centre):
+        raise ValueError(f"its items are in other than {len(centre)} clusters")
+    return make_index(code, cluster, centre)  # type: ignore[arg-type]
+
+
+def _nothing() -> tuple[Index, NDArray[np.int64], Weights]:
+    empty = np.zeros((0, LANES), np.int8)
+    return *make_index(empty, np.zeros(0, np.int32), np.zeros((1, LANES), np.int8)), no_weights()
+
+
+_NOTHING = _nothing()

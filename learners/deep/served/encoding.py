@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.deep.served.products import add_product, whole
+from learners.deep.served.products import add_product, add_row, whole
 from learners.deep.served.weights import (
     ARCHITECTURE,
     ATTENTION,
@@ -86,27 +86,11 @@ def _linear(
     weights: Weights, part: int, x: NDArray[np.float32], n: int, out: NDArray[np.float32]
 ) -> None:
     """Write x W + b of the first n rows; the bias is the part after the matrix."""
-    inner, width = x.shape[1], out.shape[1]
-    start = weights.start[part]
-    matrix = weights.number[start : start + inner * width].reshape(inner, width)
     bias = weights.number[weights.start[part + 1] :]
     for t in range(n):
-        for k in range(width):
+        for k in range(out.shape[1]):
             out[t, k] = bias[k]
-    add_product(x, n, matrix, out)
-
-
-@jit
-def _add_row(
-    weights: Weights, part: int, first: int, x: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
-    """Add x W to `out`, W from row `first` of the matrix on."""
-    width = len(out)
-    start = weights.start[part] + first * width
-    matrix = weights.number[start : start + len(x) * width].reshape(len(x), width)
-    for i in range(len(x)):
-        for k in range(width):
-            out[k] += x[i] * matrix[i, k]
+    add_product(x, n, weights.number[weights.start[part] :], out)
 
 
 @jit
@@ -117,7 +101,7 @@ def _linear_row(
     bias = weights.number[weights.start[part + 1] :]
     for k in range(len(out)):
         out[k] = bias[k]
-    _add_row(weights, part, 0, x, out)
+    add_row(x, 0, len(x), weights.number[weights.start[part] :], out)
 
 
 @jit
@@ -225,19 +209,16 @@ def _block(weights: Weights, bench: Bench, n: int) -> None:
 def _core(weights: Weights, bench: Bench, n: int) -> None:
     """Weigh the item rows: softmax of q.k / sqrt(D) + reach, for the last event's q."""
     width, hidden, user, weight = weights.shape[WHOLE], bench.hidden, bench.user, bench.weight
-    key = bench.wide.reshape(-1)[: len(hidden) * width].reshape(len(hidden), width)
-    key[:n] = ZERO
-    start = weights.start[KEY]
-    matrix = weights.number[start : start + width * width].reshape(width, width)
-    add_product(hidden, n, matrix, key)
-    query = bench.normed[0]
+    query, wanted = bench.normed[0], bench.normed[1]
     _linear_row(weights, QUERY, hidden[n - 1], query)
+    wanted[:] = ZERO
+    add_row(query, 0, width, weights.number[weights.start[KEY] :], wanted)
     root = np.float32(np.sqrt(np.float32(weights.shape[WIDTH])))
     reach = weights.number[weights.start[REACH] :]
     for j in range(n):
         near = ZERO
         for k in range(width):
-            near += query[k] * key[j, k]
+            near += wanted[k] * hidden[j, k]
         weight[j] = near / root + reach[n - 1 - j]
     _softmax(weight, n)
     user[:] = ZERO
@@ -287,8 +268,12 @@ def _dense(weights: Weights, bench: Bench, n: int) -> None:
     for t in range(n):
         for k in range(width):
             mean[k] += hidden[t, k] / np.float32(n)
-    _linear_row(weights, WIDE_UP, hidden[n - 1], up)
-    _add_row(weights, WIDE_UP, width, mean, up)
+    bias = weights.number[weights.start[WIDE_UP + 1] :]
+    for k in range(len(up)):
+        up[k] = bias[k]
+    matrix = weights.number[weights.start[WIDE_UP] :]
+    add_row(hidden[n - 1], 0, 2 * width, matrix, up)
+    add_row(mean, width, 2 * width, matrix, up)
     _gelu(up, len(up), bench.normed.reshape(-1))
     _linear_row(weights, WIDE_DOWN, up, bench.user)
 

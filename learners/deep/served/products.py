@@ -8,7 +8,7 @@ a multiple of 16 long.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from llvmlite import ir
@@ -16,12 +16,34 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from learners.jit import LINE, jit, prefetch
-from learners.lanes import LANES, NOTHING, TOGETHER, Lanes
+from learners.jit import jit, prefetch
+from learners.lanes import LANES, NOTHING, TOGETHER, VECTOR, Lanes
 
-__all__ = ["add_product", "dot_rows", "whole"]
+__all__ = [
+    "Codes",
+    "add_product",
+    "add_row",
+    "blocks_of",
+    "dot_row",
+    "dot_rows",
+    "prefetch_row",
+    "whole",
+    "write_row",
+]
 
 LONG = ir.IntType(64)
+LINE_BYTES = 64  # of the cache
+AHEAD = 8  # rows that are asked for before their turn
+
+
+class Codes(NamedTuple):
+    """Directions in bytes: row i is code[i] times scale[i], of length 1 or 0.
+
+    There is room for a whole block behind the last row.
+    """
+
+    code: NDArray[np.int8]  # (n + TOGETHER, D)
+    scale: NDArray[np.float32]  # (n + TOGETHER,) 1 / length of the code
 
 
 def whole(n: int, step: int = LANES) -> int:
@@ -29,21 +51,27 @@ def whole(n: int, step: int = LANES) -> int:
     return -(-n // step) * step
 
 
+def blocks_of(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a matrix (K, N) as products read it, from front to back: (N / 16, K, 16), flat."""
+    return matrix.reshape(len(matrix), -1, LANES).transpose(1, 0, 2).reshape(-1)
+
+
 def _add_block(typing_context: Any, x: Any, t: Any, w: Any, u: Any, out: Any) -> Any:
-    """Add rows t to t + 3 of x (T, K) times columns u to u + 15 of w (K, N) to out (T, N)."""
+    """Add rows t to t + 3 of x (T, K) times columns u to u + 15 of w, in blocks, to out (T, N)."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = Lanes(context, builder, signature, arguments)
-        (_, inner), (_, columns) = lanes.shape(0), lanes.shape(2)
+        (_, inner), (_, columns) = lanes.shape(0), lanes.shape(4)
         unit = arguments[3]
         rows = [builder.add(arguments[1], LONG(j)) for j in range(TOGETHER)]
         places = [builder.add(builder.mul(row, columns), unit) for row in rows]
         reserve: Any = cgutils.alloca_once_value  # becomes a register
         sums = [reserve(builder, lanes.load(lanes.row(4, place), 0)) for place in places]
         starts = [builder.mul(row, inner) for row in rows]
+        block = lanes.row(2, builder.mul(unit, inner))
         with cgutils.for_range(builder, inner) as loop:
-            at = builder.add(builder.mul(loop.index, columns), unit)
-            weights = lanes.load(lanes.row(2, at), 0)
+            weights = builder.load(builder.gep(block, [loop.index]))
+            weights.align = 4
             for start, total in zip(starts, sums, strict=True):
                 part = builder.fmul(lanes.number(0, builder.add(start, loop.index)), weights)
                 builder.store(builder.fadd(builder.load(total), part), total)
@@ -54,67 +82,112 @@ def _add_block(typing_context: Any, x: Any, t: Any, w: Any, u: Any, out: Any) ->
     return types.void(x, types.intp, w, types.intp, out), build
 
 
-def _dot_four(typing_context: Any, rows: Any, first: Any, u: Any, out: Any, at: Any) -> Any:
-    """Write the products of rows `first` to `first` + 3 (n, K) with u (K,) to out from `at` on."""
+def _dots(together: int) -> Any:
+    """Make what writes products of so many rows of codes, from `first` on, to `out` at `at`."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = Lanes(context, builder, signature, arguments)
-        (_, inner) = lanes.shape(0)
-        starts = [
-            lanes.row(0, builder.mul(builder.add(arguments[1], LONG(j)), inner))
-            for j in range(TOGETHER)
-        ]
-        along = lanes.row(2, LONG(0))
-        reserve: Any = cgutils.alloca_once_value  # becomes a register
-        sums = [reserve(builder, NOTHING) for _ in starts]
-        with cgutils.for_range(builder, builder.udiv(inner, LONG(LANES))) as loop:
-            y = builder.load(builder.gep(along, [loop.index]))
-            y.align = 4
-            for start, total in zip(starts, sums, strict=True):
-                value = builder.load(builder.gep(start, [loop.index]))
-                value.align = 4
-                part = builder.fmul(value, y)
-                builder.store(builder.fadd(builder.load(total), part), total)
-        for j, total in enumerate(sums):
-            where = builder.gep(lanes.start(3), [builder.add(arguments[4], LONG(j))])
-            builder.store(lanes.reduce(builder.fadd, builder.load(total)), where)
-        return context.get_dummy_value()
+    def dots(typing_context: Any, code: Any, first: Any, u: Any, out: Any, at: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            lanes = Lanes(context, builder, signature, arguments)
+            bytes_ = ir.VectorType(ir.IntType(8), LANES)
+            (_, inner) = lanes.shape(0)
+            starts = []
+            for j in range(together):
+                place = builder.mul(builder.add(arguments[1], LONG(j)), inner)
+                start = builder.gep(lanes.start(0), [place])
+                starts.append(builder.bitcast(start, bytes_.as_pointer()))
+            along = lanes.row(2, LONG(0))
+            reserve: Any = cgutils.alloca_once_value  # becomes a register
+            sums = [reserve(builder, NOTHING) for _ in starts]
+            with cgutils.for_range(builder, builder.udiv(inner, LONG(LANES))) as loop:
+                y = builder.load(builder.gep(along, [loop.index]))
+                y.align = 4
+                for start, total in zip(starts, sums, strict=True):
+                    value = builder.load(builder.gep(start, [loop.index]))
+                    value.align = 1
+                    part = builder.fmul(builder.sitofp(value, VECTOR), y)
+                    builder.store(builder.fadd(builder.load(total), part), total)
+            for j, total in enumerate(sums):
+                where = builder.gep(lanes.start(3), [builder.add(arguments[4], LONG(j))])
+                builder.store(lanes.reduce(builder.fadd, builder.load(total)), where)
+            return context.get_dummy_value()
 
-    return types.void(rows, types.intp, u, out, types.intp), build
+        return types.void(code, types.intp, u, out, types.intp), build
+
+    return intrinsic(dots)
 
 
 _Floats = NDArray[np.float32]
+_Dots = Callable[[NDArray[np.int8], int, _Floats, _Floats, int], None]
 _block = cast("Callable[[_Floats, int, _Floats, int, _Floats], None]", intrinsic(_add_block))
-_four = cast("Callable[[_Floats, int, _Floats, _Floats, int], None]", intrinsic(_dot_four))
+_four, _one = cast(_Dots, _dots(TOGETHER)), cast(_Dots, _dots(1))
 
 
 @jit
 def add_product(
     x: NDArray[np.float32], n: int, w: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
-    """Add the first n rows of x (T, K) times w (K, N) to those of out (T, N).
+    """Add the first n rows of x (T, K) times w (K, N), in blocks, to those of out (T, N).
 
     There is room for whole blocks: T is a multiple of 4, N one of 16.
     """
-    for u in range(0, w.shape[1], LANES):
+    for u in range(0, out.shape[1], LANES):
         for t in range(0, n, TOGETHER):
             _block(x, t, w, u, out)
 
 
 @jit
-def dot_rows(
-    rows: NDArray[np.float32],
+def add_row(
+    x: NDArray[np.float32],
     first: int,
-    end: int,
-    u: NDArray[np.float32],
+    inner: int,
+    w: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Write the products of rows `first` to `end` (n, K) with u (K,) to the beginning of `out`.
+    """Add x times w (inner, N), in blocks, to out (N,); x stands for inputs from `first` on."""
+    for u in range(0, len(out), LANES):
+        begin = u * inner + first * LANES
+        for i in range(len(x)):
+            for k in range(LANES):
+                out[u + k] += x[i] * w[begin + i * LANES + k]
 
-    There is room for three more rows, and three more products.
+
+@jit
+def prefetch_row(codes: Codes, row: int) -> None:
+    """Ask for a row."""
+    width = codes.code.shape[1]
+    prefetch(codes.scale, row)
+    for line in range(0, width, LINE_BYTES):
+        prefetch(codes.code, row * width + line)
+
+
+@jit
+def dot_rows(
+    codes: Codes, first: int, end: int, u: NDArray[np.float32], out: NDArray[np.float32], at: int
+) -> None:
+    """Write the products of rows `first` to `end` with u (D,) to `out` from `at` on.
+
+    There is room for three more products.
     """
-    ahead = 8 * rows.shape[1]
+    width = codes.code.shape[1]
     for row in range(first, end, TOGETHER):
-        for line in range(0, TOGETHER * rows.shape[1], LINE):
-            prefetch(rows, row * rows.shape[1] + ahead + line)
-        _four(rows, row, u, out, row - first)
+        for line in range(0, TOGETHER * width, LINE_BYTES):
+            prefetch(codes.code, (row + AHEAD) * width + line)
+        _four(codes.code, row, u, out, at + row - first)
+    for row in range(first, end):
+        out[at + row - first] *= codes.scale[row]
+
+
+@jit
+def dot_row(
+    codes: Codes, row: int, u: NDArray[np.float32], out: NDArray[np.float32], at: int
+) -> None:
+    """Write the product of a row with u (D,) to a place of `out`."""
+    _one(codes.code, row, u, out, at)
+    out[at] *= codes.scale[row]
+
+
+@jit
+def write_row(codes: Codes, row: int, out: NDArray[np.float32]) -> None:
+    """Write a row to `out` (D,)."""
+    for k in range(len(out)):
+        out[k] = codes.scale[row] * np.float32(codes.code[row, k])

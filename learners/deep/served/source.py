@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from learners.deep.histories import GAPS
 from learners.deep.served.encoding import Bench, encode, make_bench
 from learners.deep.served.index import Index, Search, look, make_search
+from learners.deep.served.products import dot_row, prefetch_row, write_row
 from learners.deep.served.weights import PLACES, Weights
-from learners.jit import LINE, jit, prefetch
-from learners.lanes import LANES, product
+from learners.jit import jit
 
 __all__ = ["ITEMS", "NAMED", "DeepState", "forget_users", "look_for", "make_deep", "score_items"]
 
 NAMED = 50  # items that an answer names
-REMEMBERED = 4_096  # answers that are kept
+REMEMBERED = 1_024  # answers that are kept
 AHEAD = 8  # rows that are asked for before their turn
 ITEMS, FOUND = range(2)  # of `book`: of the snapshot; named for the last query
 MINUTE = 60.0
@@ -73,7 +73,7 @@ def _read(
     n: int,
 ) -> int:
     """Lay the latest known ones of n events, most recent first, on the bench; return how many."""
-    bench, rows = deep.bench, deep.table.row
+    bench = deep.bench
     known, before = 0, np.nan
     first, room = 0, min(len(bench.kind), deep.weights.shape[PLACES])
     while first < n and room > 0:
@@ -82,8 +82,7 @@ def _read(
     for back in range(first - 1, -1, -1):
         place = deep.place[query[back]] - 1 if query[back] >= 0 else -1
         if place >= 0:
-            for k in range(rows.shape[1]):
-                bench.row[known, k] = rows[place, k]
+            write_row(deep.table.rows, place, bench.row[known])
             bench.kind[known] = kind[back]
             elapsed = time[back] - before
             bench.gap[known] = _gap(elapsed) if elapsed == elapsed else 0
@@ -147,21 +146,20 @@ def score_items(
     if deep.book[FOUND] == 0:
         out[:n] = -np.inf
         return
-    rows, user, place = deep.table.row, deep.bench.user, deep.place
-    width = rows.shape[1]
+    rows, place = deep.table.rows, deep.place
     for i in range(n + AHEAD):
         if i < n:
-            for line in range(0, width, LINE):
-                prefetch(rows, max(place[items[i]] - 1, 0) * width + line)
+            prefetch_row(rows, max(place[items[i]] - 1, 0))
         if i >= AHEAD:
             at = place[items[i - AHEAD]] - 1
-            known = product(rows, max(at, 0) * width, user, width // LANES)
-            out[i - AHEAD] = known if at >= 0 else -np.inf
+            dot_row(rows, max(at, 0), deep.bench.user, out, i - AHEAD)
+            if at < 0:
+                out[i - AHEAD] = -np.inf
 
 
 def make_deep(index: Index, weights: Weights, items: int) -> DeepState:
     """Return a snapshot that no row of an engine with so many items leads to."""
-    width, n = index.row.shape[1], int(index.start[-1])
+    width, n = index.rows.code.shape[1], int(index.start[-1])
     kept = REMEMBERED if n else 1
     memo = Memo(
         np.full((kept, 3), -1, np.int64),

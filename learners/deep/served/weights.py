@@ -1,6 +1,7 @@
-"""An encoder's weights as kernels read them: in one array, matrices as (in, out).
+"""An encoder's weights as kernels read them: in one array, matrices (in, out) in blocks.
 
-Widths are filled up to whole vectors with zeros, which change nothing.
+They are gone through from front to back, as memory likes best. Widths are filled up to whole
+vectors with zeros, which change nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from learners.deep.config import ARCHITECTURES, SequenceConfig
 from learners.deep.histories import GAPS
-from learners.deep.served.products import whole
+from learners.deep.served.products import blocks_of, whole
 from learners.lanes import LANES
 
 __all__ = ["Weights", "make_weights", "no_weights", "parts_of"]
@@ -32,6 +33,7 @@ TO_GATES, TO_GATES_B, FROM_STATE, FROM_STATE_B = range(BLOCK, BLOCK + 4)
 WIDE_UP, WIDE_UP_B, WIDE_DOWN, WIDE_DOWN_B = range(BLOCK, BLOCK + 4)
 FIRST = ("place", "kind.weight", "gap.weight")
 LOOKED_UP = frozenset(FIRST)  # and not multiplied with
+ASKED_BACKWARDS = ("encoder.key.weight",)  # q . (K h) is (K^T q) . h, for all events at once
 
 
 Shapes = dict[str, tuple[int, ...]]
@@ -73,7 +75,7 @@ class Weights(NamedTuple):
     number: NDArray[np.float32]  # (n,)
 
 
-def make_weights(config: SequenceConfig, arrays: Mapping[str, NDArray[np.float32]]) -> Weights:
+def make_weights(config: SequenceConfig, arrays: Mapping[str, NDArray[np.generic]]) -> Weights:
     """Take an encoder's weights out of a model's arrays.
 
     Raises
@@ -88,7 +90,7 @@ def make_weights(config: SequenceConfig, arrays: Mapping[str, NDArray[np.float32
     for name, expected in shapes.items():
         if arrays[name].shape != expected:
             raise ValueError(f"{name} is {arrays[name].shape}, {expected} is meant")
-    parts = [_part(config, name, arrays[name]) for name in shapes]
+    parts = [_part(config, name, np.asarray(arrays[name], np.float32)) for name in shapes]
     lengths = [len(part) for part in parts]
     shape = [architecture, config.width, whole(config.width), whole(config.feed_forward)]
     return Weights(
@@ -106,7 +108,7 @@ def no_weights() -> Weights:
 
 
 def _part(config: SequenceConfig, name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return an array as it stands in `Weights.number`: transposed, filled up, flat."""
+    """Return an array as it stands in `Weights.number`: filled up, in blocks, flat."""
     if name == "encoder.reach":
         return array
     layer = name.split(".")[-2:][0]
@@ -116,7 +118,9 @@ def _part(config: SequenceConfig, name: str, array: NDArray[np.float32]) -> NDAr
             continue
         inner = (layer, axis) in (("up", 0), ("down", 1))
         filled = _fill_up(filled, axis, length if inner else config.width)
-    return (filled if name in LOOKED_UP else filled.T).reshape(-1)
+    if name in LOOKED_UP or filled.ndim == 1:
+        return filled.reshape(-1)
+    return blocks_of(filled if name in ASKED_BACKWARDS else filled.T)
 
 
 def _fill_up(array: NDArray[np.float32], axis: int, run: int) -> NDArray[np.float32]:

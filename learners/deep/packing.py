@@ -1,0 +1,117 @@
+"""What of a model a snapshot keeps: rows of items in bytes, and sorted into clusters.
+
+What counts of an item's row is its direction; 8 bits a number tell it within 0.3 %, and a search
+reads a quarter of the memory. The clusters are those of `learners.deep.served.index`. A model that
+is asked is made of the packed rows again, so the gate judges what nodes will serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.deep.config import SequenceConfig
+from learners.deep.served.weights import parts_of
+
+__all__ = ["Arrays", "blank", "pack", "unpack"]
+
+Arrays = Mapping[str, NDArray[np.generic]]
+MOST = 127  # of a code
+ROUNDS = 5  # of k-means
+ROWS_A_CLUSTER = 128
+AT_ONCE = 4096  # rows that are compared with the centres
+
+
+def pack(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.generic]]:
+    """Return a model's arrays as a snapshot keeps them.
+
+    `table` (n, D) becomes `code` (n, D) in bytes times `step` (n,); `cluster` (n,) and `centre`
+    (C, D), in bytes, are what `served.index.make_index` takes. A row that is no number has a step
+    that is none.
+
+    Examples
+    --------
+    >>> packed = pack({"table": np.array([[1.0, -0.5], [0.0, 0.0]], np.float32)})
+    >>> packed["code"].tolist(), unpack(packed)["table"].round(2).tolist()
+    ([[127, -64], [0, 0]], [[1.0, -0.5], [0.0, 0.0]])
+    """
+    table = arrays["table"]
+    code, step = _in_bytes(table)
+    cluster, centre = _clusters(code.astype(np.float32))
+    rest = {name: array for name, array in arrays.items() if name != "table"}
+    return {**rest, "code": code, "step": step, "cluster": cluster, "centre": _in_bytes(centre)[0]}
+
+
+def unpack(arrays: Arrays) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of the model that a snapshot keeps.
+
+    Raises
+    ------
+    KeyError
+        One is missing.
+    """
+    rest = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    table = rest.pop("code") * rest.pop("step")[:, None]
+    del rest["cluster"], rest["centre"]
+    return {**rest, "table": table}
+
+
+def blank(config: SequenceConfig, items: int) -> dict[str, NDArray[np.generic]]:
+    """Return packed arrays of as many items, of a model that has learnt nothing at all."""
+    cluster = np.arange(items, dtype=np.int32) // ROWS_A_CLUSTER
+    return {
+        **{name: np.zeros(shape, np.float32) for name, shape in parts_of(config).items()},
+        "code": np.ones((items, config.width), np.int8),
+        "step": np.ones(items, np.float32),
+        "cluster": cluster,
+        "centre": np.ones((int(cluster[-1]) + 1, config.width), np.int8),
+    }
+
+
+def _in_bytes(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return codes (n, D) and what they are to be multiplied with (n,)."""
+    step = np.abs(rows).max(axis=1, initial=0.0) / np.float32(MOST)
+    sound = np.isfinite(step) & (step > 0)
+    scaled = np.divide(rows, step[:, None], out=np.zeros_like(rows), where=sound[:, None])
+    return np.rint(scaled).astype(np.int8), step
+
+
+def _clusters(
+    rows: NDArray[np.float32], seed: int = 0
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Cluster rows by direction: spherical k-means (Dhillon and Modha 2001).
+
+    Returns
+    -------
+    NDArray
+        (n,) cluster of each row.
+    NDArray
+        (C, D) centres.
+    """
+    n = len(rows)
+    rows = _unit(rows)
+    clusters = max(n // ROWS_A_CLUSTER, 1)
+    generator = np.random.default_rng(seed)
+    drawn = generator.choice(n, clusters, replace=False) if n else np.zeros(0, np.int64)
+    centre = np.zeros((clusters, rows.shape[1]), np.float32)
+    centre[: len(drawn)] = rows[drawn]
+    cluster = np.zeros(n, np.int32)
+    for _ in range(ROUNDS if clusters > 1 else 0):
+        for begin in range(0, n, AT_ONCE):
+            some = slice(begin, begin + AT_ONCE)
+            cluster[some] = np.argmax(rows[some] @ centre.T, axis=1)
+        order = np.argsort(cluster, kind="stable")
+        first = np.flatnonzero(np.diff(cluster[order], prepend=-1))
+        # Sums of directions; a cluster that has lost all its rows keeps its centre.
+        centre[cluster[order[first]]] = np.add.reduceat(rows[order], first)
+        centre = _unit(centre)
+    return cluster, centre
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale rows to length 1, but for rows of zeros."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    return unit
