@@ -12,7 +12,7 @@ from learners.blend import score as score_candidates
 from learners.candidates import gather
 from learners.engine import Engine
 from learners.features import describe
-from learners.handle import Handle
+from learners.handle import Handle, state_of
 from learners.jit import jit_counted
 from learners.prequential import ask_user
 from learners.prescore import choose
@@ -31,7 +31,8 @@ def _ask_all(
     stages: int,
 ) -> int:
     """Go through the first `stages` of a query of each user row; return how many items it met."""
-    history, models, blend, work = handle.state
+    state = state_of(handle)
+    history, models, blend, work = state.history, state.models, state.blend, state.work
     met = 0
     for i in range(len(users)):
         user = users[i]

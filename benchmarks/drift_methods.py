@@ -12,7 +12,7 @@ from benchmarks.drift_stream import LIST, Scenario
 from learners.base import PURCHASE, Batch, CatalogueEntry, EngineConfig
 from learners.candidates import gather
 from learners.engine import Engine
-from learners.handle import Handle
+from learners.handle import Handle, state_of
 from learners.jit import jit_counted
 from learners.prequential import Events, Tested, ask_user, make_tested, rank
 from learners.ranks import BLEND, SOURCES, Ranking, note_ranks
@@ -30,7 +30,8 @@ WINDOW = 10_000  # events before the refit, which is all that it learns from
 @jit_counted
 def _look_on(handle: Handle, events: Events, tested: Tested, gap_seconds: float, most: int) -> None:
     """Test events as `prequential.test_then_learn` does, and note them in histories: no more."""
-    history, models, blend, work = handle.state
+    state = state_of(handle)
+    history, models, blend, work = state.history, state.models, state.blend, state.work
     listed = 0
     for i in range(len(events.item)):
         listed = shelves.list_until(models.content, events.listing, listed, i)

@@ -11,7 +11,7 @@ from learners.base import CLICK, KINDS, PURCHASE, EngineConfig, Recommendation, 
 from learners.blend import Blend
 from learners.candidates import COLUMNS, CONTENT, DEEP, KNN, TINY, Asked, Models, Workspace, gather
 from learners.explore import Explorer, Slots
-from learners.handle import Handle
+from learners.handle import Handle, state_of
 from learners.jit import jit, jit_brief_counted
 from learners.objective import order
 from learners.past import recall, recall_query
@@ -135,7 +135,8 @@ def _answer(
     excluded: NDArray[np.int32],
 ) -> int:
     """Call `_rank_for` with what a handle refers to."""
-    history, models, blend, work = handle.state
+    state = state_of(handle)
+    history, models, blend, work = state.history, state.models, state.blend, state.work
     return _rank_for(
         history,
         models,

@@ -17,7 +17,7 @@ from learners.base import CLICK
 from learners.blend import Blend
 from learners.candidates import Asked, Models, Workspace, gather, gather_transitions
 from learners.features import score_factors
-from learners.handle import Handle
+from learners.handle import Handle, state_of
 from learners.jit import jit, jit_counted
 from learners.prequential import rank
 from learners.prescore import choose
@@ -94,7 +94,8 @@ def test_frozen(
     covered : (sources, items)
         Marks of the items in a list of `LIST`.
     """
-    _, models, blend, work = handle.state
+    state = state_of(handle)
+    models, blend, work = state.models, state.blend, state.work
     for t in range(len(targets)):
         asked = _ask_before(work, clicks, targets[t])
         touched = gather(models, work, asked)
@@ -158,7 +159,8 @@ def list_best(
     It does what an answer takes and nothing else, to be timed; `best` (m, LIST) is filled with item
     rows, best first, -1 behind the end. `source` is one of `LISTING`.
     """
-    _, models, blend, work = handle.state
+    state = state_of(handle)
+    models, blend, work = state.models, state.blend, state.work
     best[:] = -1
     for t in range(len(targets)):
         asked = _ask_before(work, clicks, targets[t])

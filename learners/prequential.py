@@ -21,7 +21,7 @@ from learners.candidates import (
     gather,
 )
 from learners.features import describe
-from learners.handle import Handle
+from learners.handle import Handle, state_of
 from learners.jit import jit, jit_counted, prefetch
 from learners.lanes import prefetch_row
 from learners.objective import order
@@ -282,7 +282,8 @@ def test_then_learn(
     are due to be learnt; returns where to go on. A target is an event from a user's second on
     (`learners.evaluate` states the protocol).
     """
-    history, models, blend, work = handle.state
+    state = state_of(handle)
+    history, models, blend, work = state.history, state.models, state.blend, state.work
     return _test_then_learn(
         history, models, blend, work, events, tested, gap_seconds, most, start, end, waiting
     )

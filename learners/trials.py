@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from learners.base import EngineConfig
 from learners.frozen import gather_one
-from learners.handle import Handle
+from learners.handle import Handle, state_of
 from learners.jit import jit_counted
 from learners.prequential import Events, ask_user, make_tested, session_number, test_then_learn
 from learners.ranks import BLEND, LIST, NEIGHBOURS, SOURCES, TRANSITIONS, source_rank
@@ -45,7 +45,8 @@ def _test_source_then_learn(
     halt: NDArray[np.int64],
 ) -> None:
     """Rank the tested events by one source, and let it alone learn all; `halt` (1,) ends it."""
-    history, models, _, work = handle.state
+    state = state_of(handle)
+    history, models, work = state.history, state.models, state.work
     seen = 0
     for i in range(len(events.item)):
         if halt[0] != 0:

@@ -38,7 +38,7 @@ from learners.errors import SnapshotError
 
 __all__ = ["ALIASES", "Alias", "Registry", "Snapshot"]
 
-FORMAT = 2
+FORMAT = 1
 ID = re.compile(r"\d{8}-[0-9a-f]{8}")
 Alias = Literal["champion", "previous", "challenger"]
 ALIASES: tuple[Alias, ...] = ("champion", "previous", "challenger")
