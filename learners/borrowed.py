@@ -37,7 +37,7 @@ class _BorrowedModel(models.OpaqueModel):
 class _Fields(AttributeTemplate):
     key = Borrowed
 
-    def generic_resolve(self, value: Any, attr: str) -> Any:
+    def generic_resolve(self, value: Any, attr: str) -> Any:  # type: ignore[override]
         """Return the type of a field; a tuple's is borrowed, too."""
         fields = value.whole.fields
         if attr not in fields:
