@@ -29,7 +29,10 @@ __all__ = [
 ]
 
 PIECE_BYTES = 1 << 20
-NAMES = {"f8": "F64", "f4": "F32", "i8": "I64", "i4": "I32", "u8": "U64", "u4": "U32", "u1": "U8"}
+NAMES = {
+    **{"f8": "F64", "f4": "F32", "i8": "I64", "i4": "I32", "i1": "I8"},
+    **{"u8": "U64", "u4": "U32", "u1": "U8"},
+}
 
 
 def write_folder(target: Path, fill: Callable[[Path], None]) -> None:

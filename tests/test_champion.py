@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from learners.deep.config import SequenceConfig
+from learners.deep.packing import pack
 from learners.deep.registry import Registry
 from learners.deep.served.weights import parts_of
 from learners.durable import replace_file, sealed
@@ -33,7 +34,7 @@ def write_snapshot(registry: Registry, seed: int) -> str:
     arrays = {
         name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
     }
-    return registry.write(arrays, ITEMS, {"config": asdict(CONFIG), "events": 0})
+    return registry.write(pack(arrays), ITEMS, {"config": asdict(CONFIG), "events": 0})
 
 
 @pytest.fixture

@@ -182,9 +182,9 @@ def test_one_that_turns_out_bad_live_is_rolled_back(grown: Callable[..., Lifelon
     registry, good = lifelong.registry, lifelong.champion
     assert good is not None
     bad = registry.read(good.id)
-    table = np.random.default_rng(1).permutation(bad.arrays["table"])
+    code = np.random.default_rng(1).permutation(bad.arrays["code"])
     id = registry.write(
-        {**bad.arrays, "table": table}, bad.items, {**bad.manifest, "parent": good.id}
+        {**bad.arrays, "code": code}, bad.items, {**bad.manifest, "parent": good.id}
     )
     registry.promote(id)  # somebody knew better
     told = run(lifelong, later(1000))

@@ -125,8 +125,8 @@ def test_one_that_turns_out_bad_live_is_rolled_back_by_itself(
     trainer.until_told("promoted")
     registry = trainer.registry
     good = registry.read(registry.alias("champion") or "")
-    table = np.random.default_rng(1).permutation(good.arrays["table"])
-    bad = registry.write({**good.arrays, "table": table}, good.items, good.manifest)
+    code = np.random.default_rng(1).permutation(good.arrays["code"])
+    bad = registry.write({**good.arrays, "code": code}, good.items, good.manifest)
     registry.promote(bad)
     send(traffic, walks(3000)[2000:], 2000)
     (told,) = trainer.until_told("rolled_back")

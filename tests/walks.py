@@ -64,7 +64,7 @@ def batches(events: Sequence[Event], size: int = 500, prefix: str = "e") -> list
 def hold_with_nan(lesson: Lesson, progress: Progress) -> Trained:
     """Hold a lesson that ends in weights of which one is no number."""
     trained = hold(lesson, progress)
-    trained.arrays["table"][0, 0] = np.nan
+    trained.arrays["step"][0] = np.nan
     return trained
 
 

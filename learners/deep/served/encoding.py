@@ -40,9 +40,9 @@ from learners.deep.served.weights import (
     Weights,
 )
 from learners.jit import jit
-from learners.lanes import TOGETHER
+from learners.lanes import LANES, TOGETHER, product
 from learners.store.history import MOST_QUERY
-from learners.vector import exp_of
+from learners.vector import exp_of, total_of
 
 __all__ = ["Bench", "encode", "make_bench"]
 
@@ -113,15 +113,15 @@ def _norm(
     gain = weights.number[weights.start[part] :]
     bias = weights.number[weights.start[part + 1] :]
     for t in range(n):
-        mean = square = ZERO
+        mean = total_of(x[t], width) / np.float32(width)
         for k in range(width):
-            mean += x[t, k]
-        mean /= np.float32(width)
-        for k in range(width):
-            square += (x[t, k] - mean) * (x[t, k] - mean)
+            out[t, k] = x[t, k] - mean
+        for k in range(width, size):
+            out[t, k] = ZERO
+        square = product(out, t * size, out[t], size // LANES)
         scale = ONE / np.sqrt(square / np.float32(width) + NORM_EPS)
         for k in range(size):
-            out[t, k] = (x[t, k] - mean) * scale * gain[k] + bias[k]
+            out[t, k] = out[t, k] * scale * gain[k] + bias[k]
 
 
 @jit
@@ -160,11 +160,7 @@ def _attend(bench: Bench, n: int, width: int, root: np.float32) -> None:
     for t in range(n):
         query = wide[t * stride : t * stride + width]
         for j in range(t + 1):
-            key = wide[j * stride + width : j * stride + 2 * width]
-            near = ZERO
-            for k in range(width):
-                near += query[k] * key[k]
-            weight[j] = near / root
+            weight[j] = product(wide, j * stride + width, query, width // LANES) / root
         _softmax(weight, t + 1)
         for k in range(width):
             out[t, k] = ZERO
@@ -216,9 +212,7 @@ def _core(weights: Weights, bench: Bench, n: int) -> None:
     root = np.float32(np.sqrt(np.float32(weights.shape[WIDTH])))
     reach = weights.number[weights.start[REACH] :]
     for j in range(n):
-        near = ZERO
-        for k in range(width):
-            near += wanted[k] * hidden[j, k]
+        near = product(hidden, j * width, wanted, width // LANES)
         weight[j] = near / root + reach[n - 1 - j]
     _softmax(weight, n)
     user[:] = ZERO
@@ -301,9 +295,7 @@ def encode(weights: Weights, bench: Bench, n: int) -> None:
         else:
             for k in range(width):
                 user[k] = hidden[n - 1, k]
-    square = ZERO
-    for k in range(width):
-        square += user[k] * user[k]
+    square = product(user, 0, user, width // LANES)
     length = weights.scale[0] / max(np.sqrt(square), SMALLEST)
     for k in range(width):
         user[k] *= length

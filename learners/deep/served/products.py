@@ -56,30 +56,45 @@ def blocks_of(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     return matrix.reshape(len(matrix), -1, LANES).transpose(1, 0, 2).reshape(-1)
 
 
-def _add_block(typing_context: Any, x: Any, t: Any, w: Any, u: Any, out: Any) -> Any:
-    """Add rows t to t + 3 of x (T, K) times columns u to u + 15 of w, in blocks, to out (T, N)."""
+def _products(together: int, runs: int) -> Any:
+    """Make what adds so many rows of x times 16 columns of w to those of `out`.
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = Lanes(context, builder, signature, arguments)
-        (_, inner), (_, columns) = lanes.shape(0), lanes.shape(4)
-        unit = arguments[3]
-        rows = [builder.add(arguments[1], LONG(j)) for j in range(TOGETHER)]
-        places = [builder.add(builder.mul(row, columns), unit) for row in rows]
-        reserve: Any = cgutils.alloca_once_value  # becomes a register
-        sums = [reserve(builder, lanes.load(lanes.row(4, place), 0)) for place in places]
-        starts = [builder.mul(row, inner) for row in rows]
-        block = lanes.row(2, builder.mul(unit, inner))
-        with cgutils.for_range(builder, inner) as loop:
-            weights = builder.load(builder.gep(block, [loop.index]))
-            weights.align = 4
-            for start, total in zip(starts, sums, strict=True):
-                part = builder.fmul(lanes.number(0, builder.add(start, loop.index)), weights)
-                builder.store(builder.fadd(builder.load(total), part), total)
-        for place, total in zip(places, sums, strict=True):
-            lanes.store(builder.load(total), lanes.row(4, place), 0)
-        return context.get_dummy_value()
+    Rows of x are `inner` long and begin at x_at, those of `out` are `columns` long and begin at
+    out_at, the block of w begins at w_at. Each sum is made of so many `runs`, which do not wait for
+    each other.
+    """
 
-    return types.void(x, types.intp, w, types.intp, out), build
+    def add(
+        _: Any, x: Any, x_at: Any, inner: Any, w: Any, w_at: Any, out: Any, out_at: Any, long: Any
+    ) -> Any:
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            lanes = Lanes(context, builder, signature, arguments)
+            _, x_at, inner, _, w_at, _, out_at, columns = arguments
+            reserve: Any = cgutils.alloca_once_value  # becomes a register
+            starts = [builder.add(x_at, builder.mul(inner, LONG(j))) for j in range(together)]
+            places = [builder.add(out_at, builder.mul(columns, LONG(j))) for j in range(together)]
+            sums = [[reserve(builder, NOTHING) for _ in range(runs)] for _ in starts]
+            block = lanes.row(3, w_at)
+            with cgutils.for_range(builder, builder.udiv(inner, LONG(runs))) as loop:
+                first = builder.mul(loop.index, LONG(runs))
+                for run in range(runs):
+                    at = builder.add(first, LONG(run))
+                    weights = builder.load(builder.gep(block, [at]))
+                    weights.align = 4
+                    for start, total in zip(starts, sums, strict=True):
+                        part = builder.fmul(lanes.number(0, builder.add(start, at)), weights)
+                        builder.store(builder.fadd(builder.load(total[run]), part), total[run])
+            for place, total in zip(places, sums, strict=True):
+                whole = lanes.load(lanes.row(5, place), 0)
+                for part in total:
+                    whole = builder.fadd(whole, builder.load(part))
+                lanes.store(whole, lanes.row(5, place), 0)
+            return context.get_dummy_value()
+
+        place = types.intp
+        return types.void(x, place, place, w, place, out, place, place), build
+
+    return intrinsic(add)
 
 
 def _dots(together: int) -> Any:
@@ -118,7 +133,8 @@ def _dots(together: int) -> Any:
 
 _Floats = NDArray[np.float32]
 _Dots = Callable[[NDArray[np.int8], int, _Floats, _Floats, int], None]
-_block = cast("Callable[[_Floats, int, _Floats, int, _Floats], None]", intrinsic(_add_block))
+_Product = Callable[[_Floats, int, int, _Floats, int, _Floats, int, int], None]
+_add_four, _add_one = cast(_Product, _products(TOGETHER, 2)), cast(_Product, _products(1, 4))
 _four, _one = cast(_Dots, _dots(TOGETHER)), cast(_Dots, _dots(1))
 
 
@@ -130,9 +146,10 @@ def add_product(
 
     There is room for whole blocks: T is a multiple of 4, N one of 16.
     """
-    for u in range(0, out.shape[1], LANES):
+    inner, columns = x.shape[1], out.shape[1]
+    for u in range(0, columns, LANES):
         for t in range(0, n, TOGETHER):
-            _block(x, t, w, u, out)
+            _add_four(x, t * inner, inner, w, u * inner, out, t * columns + u, columns)
 
 
 @jit
@@ -145,10 +162,7 @@ def add_row(
 ) -> None:
     """Add x times w (inner, N), in blocks, to out (N,); x stands for inputs from `first` on."""
     for u in range(0, len(out), LANES):
-        begin = u * inner + first * LANES
-        for i in range(len(x)):
-            for k in range(LANES):
-                out[u + k] += x[i] * w[begin + i * LANES + k]
+        _add_one(x, 0, len(x), w, u * inner + first * LANES, out, u, 0)
 
 
 @jit
