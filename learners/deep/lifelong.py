@@ -299,10 +299,11 @@ class Lifelong:
 
     def _follow(self) -> None:
         """Let those serve whom the registry names."""
-        if not self.service.follow([self._challenger]):
-            if self.service.problem not in ("", self._problem):
-                self._tell("problem", None, self.service.problem)
-            self._problem = self.service.problem
+        changed = self.service.follow([self._challenger])
+        if self.service.problem not in ("", self._problem):
+            self._tell("problem", None, self.service.problem)
+        self._problem = self.service.problem
+        if not changed:
             return
         self.books.hits.begin()
         champion = self.champion

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from learners.deep.gate import GateConfig, Paired, is_worse
 from learners.deep.lesson import pupil_of
 from learners.deep.questions import Pupil, Questions
+from learners.deep.refusals import Refusals
 from learners.deep.registry import Registry
 from learners.errors import SnapshotError
 from learners.store.vocab import Vocabulary
@@ -22,6 +23,7 @@ __all__ = ["InService"]
 
 WINDOWS = 4  # of the gate's targets: how far back a champion is compared
 DAY = 86400.0
+FOLLOW, RETIRE, MARK = "follow", "retire", "mark"  # what may fail
 
 NONE = np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
 
@@ -45,7 +47,7 @@ class InService:
     champion, previous : Pupil or None
         As they were read.
     problem : str
-        Why the registry could not be followed; empty when it could.
+        What cannot be done with the registry, as long as it cannot; else empty.
     """
 
     def __init__(
@@ -53,32 +55,42 @@ class InService:
     ) -> None:
         self.registry, self.items, self.gate = registry, items, gate
         self.retire_seconds = retire_days * DAY
+        self._refusals = Refusals(registry)
         self.champion: Pupil | None = None
         self.previous: Pupil | None = None
-        self.problem = ""
+        self._problems: dict[str, str] = {}  # by what cannot be done
         self.retire_at = np.inf  # seconds UTC: when the next snapshot has to be retired
         self._user, self._before, self._now = NONE
         self._seen = 0  # questions since the last comparison
 
+    @property
+    def problem(self) -> str:
+        return "; ".join(dict.fromkeys(self._problems.values()))
+
     def follow(self, known: Sequence[Pupil | None] = ()) -> bool:
         """Let those serve whom the registry names; tell whether the champion is another.
 
-        Who cannot be read does not serve: then all stays as it is, and `problem` says why.
+        A champion that cannot be read does not serve: then all stays as it is. Without the one
+        before it, the champion serves alone. `problem` says why.
         """
+        held = [pupil for pupil in (*known, self.champion, self.previous) if pupil]
+        self._problems.pop(FOLLOW, None)
         try:
             aliases = self.registry.aliases()
-            named = [aliases["champion"], aliases["previous"]]
-            held = [pupil for pupil in (*known, self.champion, self.previous) if pupil]
-            if named == [pupil.id if pupil else None for pupil in (self.champion, self.previous)]:
-                return False
-            champion, previous = (self._pupil(id, held) for id in named)
-        except (SnapshotError, TypeError, KeyError, RuntimeError) as error:
-            self.problem = str(error)
+            champion = self._pupil(aliases["champion"], held)
+        except SnapshotError as error:
+            self._problems[FOLLOW] = str(error)
             return False
+        try:
+            previous = self._pupil(aliases["previous"], held)
+        except SnapshotError as error:
+            self._problems[FOLLOW] = str(error)
+            previous = None
         changed = champion is not self.champion
-        self.champion, self.previous, self.problem = champion, previous, ""
-        self._user, self._before, self._now = NONE
-        self._seen = 0
+        if changed or previous is not self.previous:
+            self.champion, self.previous = champion, previous
+            self._user, self._before, self._now = NONE
+            self._seen = 0
         return changed
 
     def _pupil(self, id: str | None, held: Sequence[Pupil]) -> Pupil | None:
@@ -87,7 +99,7 @@ class InService:
         for pupil in held:
             if pupil.id == id:
                 return pupil
-        return pupil_of(self.registry.read(id), self.items)
+        return self._refusals.read(id, lambda snapshot: pupil_of(snapshot, self.items))
 
     def forget_items(self, gone: NDArray[np.int64]) -> None:
         """Let go of items that lose their rows."""
@@ -140,7 +152,7 @@ class InService:
             first = self.registry.manifest(id).get("erased", {}).get("first", time)
             self.registry.annotate(id, erased={"first": min(first, time), "latest": time})
         except SnapshotError as error:
-            self.problem = str(error)
+            self._problems[MARK] = str(error)
         else:
             self.retire_at = min(self.retire_at, first + self.retire_seconds)
 
@@ -169,7 +181,7 @@ class InService:
                 self.registry.retire(told["id"])
                 gone.append(str(told["id"]))
             except SnapshotError as error:
-                self.problem, self.retire_at = str(error), clock + DAY
+                self._problems[RETIRE], self.retire_at = str(error), clock + DAY
         return gone
 
     # State

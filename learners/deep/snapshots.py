@@ -137,6 +137,18 @@ class Snapshots:
             raise self._refused(id, f"its manifest is that of {own!r}")
         return {**manifest, "state": self._state(id, manifest)}
 
+    def files(self, id: str) -> tuple[tuple[int, ...] | None, ...]:
+        """Return what changes whenever a file of a snapshot does, `None` for a missing one."""
+        found: list[tuple[int, ...] | None] = []
+        for name in (MANIFEST, WEIGHTS, ITEMS):
+            try:
+                told = (self._folder(id) / name).stat()
+            except OSError:
+                found.append(None)
+            else:
+                found.append((told.st_ino, told.st_size, told.st_ctime_ns))
+        return tuple(found)
+
     def manifests(self) -> list[dict[str, Any]]:
         """Return the manifests, oldest first; a damaged one says its `problem`."""
         listed = []

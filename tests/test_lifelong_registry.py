@@ -1,0 +1,90 @@
+"""Lifelong learning and a registry in which something is wrong: it says so, and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+
+from learners.deep.lifelong import Lifelong
+from learners.deep.registry import Registry
+from tests.registries import damage, mend
+from tests.walks import CONFIG, batches, walks
+
+Grow = Callable[[], Lifelong]
+ONCE = replace(CONFIG, every_events=10**6)
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A registry whose champion has learnt from the walks, and the state of its trainer."""
+    root = tmp_path_factory.mktemp("grown")
+    lifelong = Lifelong(ONCE, Registry(root))
+    for batch in batches(walks(2400)):
+        lifelong.learn(batch)
+    assert lifelong.champion is not None
+    return root, lifelong.state()
+
+
+@pytest.fixture
+def grow(grown: tuple[Path, dict[str, Any]], tmp_path: Path) -> Grow:
+    """Start a trainer as after a restart; each test has a registry of its own."""
+    root, state = grown
+    copytree(root, tmp_path / "registry")
+
+    def start() -> Lifelong:
+        lifelong = Lifelong(ONCE, Registry(tmp_path / "registry"))
+        lifelong.load_state(state)
+        return lifelong
+
+    return start
+
+
+def succeed(registry: Registry) -> tuple[str, str]:
+    """Let a copy of the champion take its place; return both."""
+    before = registry.alias("champion") or ""
+    snapshot = registry.read(before)
+    id = registry.write(snapshot.arrays, snapshot.items, snapshot.manifest | {"parent": before})
+    registry.promote(id)
+    return before, id
+
+
+def test_a_damaged_one_before_costs_a_restarted_trainer_no_champion(grow: Grow) -> None:
+    registry = grow().registry
+    before, champion = succeed(registry)
+    damage(registry, before)
+    again = grow()
+    assert again.champion is not None
+    assert again.champion.id == champion
+    assert again.service.previous is None
+    (told,) = again.look()
+    assert (told.what, before in told.why) == ("problem", True)
+
+
+def test_a_problem_is_shown_while_it_lasts_and_told_again_when_it_comes_again(grow: Grow) -> None:
+    lifelong = grow()
+    aliases = lifelong.registry.root / "aliases.json"
+    whole = aliases.read_bytes()
+    for _ in range(2):
+        aliases.write_bytes(b"{")
+        assert [told.what for told in lifelong.look()] == ["problem"]
+        assert lifelong.look() == []
+        assert "aliases.json" in lifelong.service.problem
+        aliases.write_bytes(whole)
+        assert lifelong.look() == []
+        assert lifelong.service.problem == ""
+
+
+def test_a_champion_serves_as_soon_as_it_is_mended(grow: Grow) -> None:
+    lifelong = grow()
+    _, champion = succeed(lifelong.registry)
+    whole = damage(lifelong.registry, champion)
+    assert [told.what for told in lifelong.look()] == ["problem"]
+    mend(lifelong.registry, champion, whole)
+    lifelong.look()
+    assert lifelong.champion is not None
+    assert (lifelong.champion.id, lifelong.service.problem) == (champion, "")
