@@ -182,4 +182,5 @@ def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
         snapshot.items,
         int(snapshot.manifest.get("events", 0)),
         row_of,
+        {snapshot.items[row]: row for row in np.flatnonzero(rows < 0).tolist()},
     )

@@ -6,7 +6,7 @@ judge them, always the same ones however long the training took.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -124,7 +124,12 @@ class Season:
             item[np.isin(item, gone)] = -1
         self.counts[gone] = 0
         if self.challenger is not None:
-            self.challenger.row_of[gone] = -1
+            self.challenger.forget_items(gone)
+
+    def meet_items(self, rows: NDArray[np.int32], names: Sequence[str]) -> None:
+        """Find items that have got rows, (n,) both."""
+        if self.challenger is not None:
+            self.challenger.meet_items(rows, names)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return it as named arrays; the challenger is in the registry."""

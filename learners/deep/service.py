@@ -104,7 +104,12 @@ class InService:
     def forget_items(self, gone: NDArray[np.int64]) -> None:
         """Let go of items that lose their rows."""
         for pupil in filter(None, (self.champion, self.previous)):
-            pupil.row_of[gone] = -1
+            pupil.forget_items(gone)
+
+    def meet_items(self, rows: NDArray[np.int32], names: Sequence[str]) -> None:
+        """Find items that have got rows, (n,) both."""
+        for pupil in filter(None, (self.champion, self.previous)):
+            pupil.meet_items(rows, names)
 
     # Live
 

@@ -1,0 +1,83 @@
+"""Taking events in: what is new of a batch, with rows for its items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.base import CLICK, ERASURE, PURCHASE, Batch
+from learners.deep.memory import Books, Memory
+from learners.store.texts import Texts, keys_64
+
+__all__ = ["Act", "Intake"]
+
+
+class Act(NamedTuple):
+    """Something a user did."""
+
+    user: int  # hash of the id
+    row: int  # of the item, -1 for none
+    kind: int
+    time: float  # seconds UTC
+    ask: bool  # whether it is to be foreseen
+
+
+class Intake:
+    """Makes acts of events.
+
+    Parameters
+    ----------
+    books, memory
+        What was learnt before, and what is kept of it.
+    evaluate_one_in
+        Share of clicks that are to be foreseen, chosen by their ids.
+    met
+        Is told rows that items have got, and their ids.
+    gone
+        Is told rows that items have lost.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        memory: Memory,
+        evaluate_one_in: int,
+        met: Callable[[NDArray[np.int32], Sequence[str]], None],
+        gone: Callable[[NDArray[np.int64]], None],
+    ) -> None:
+        self.books, self.memory = books, memory
+        self._evaluate_one_in = np.uint64(evaluate_one_in)
+        self._met, self._gone = met, gone
+
+    def acts(self, batch: Batch) -> Iterator[Act]:
+        """Yield what is new: clicks, purchases and erasures, in order.
+
+        Each is to be learnt before the next is asked for: then there may have to be room for more.
+        """
+        fresh = self.books.admit(batch)
+        left = fresh[(batch.kind[fresh] <= PURCHASE) | (batch.kind[fresh] == ERASURE)]
+        while len(left):
+            named = left[batch.kind[left] <= PURCHASE]
+            items = Texts.of(batch.item).take(named)
+            room = self.memory.items.room(items)
+            if room == 0 and len(named):  # all before has been learnt by now
+                self._gone(self.memory.evict_items())
+                continue
+            acts = left if room == len(named) else left[left < named[room]]
+            left = left[len(acts) :]
+            kinds = batch.kind[acts]
+            rows = np.full(len(acts), -1, np.int32)
+            rows[kinds <= PURCHASE] = self._rows_of(items[:room])
+            users = keys_64(Texts.of(batch.user).take(acts))
+            asked = (batch.event_hash[acts] % self._evaluate_one_in == 0) & (kinds == CLICK)
+            columns = users, rows, kinds, batch.timestamp[acts], asked
+            yield from map(Act, *(column.tolist() for column in columns))
+
+    def _rows_of(self, items: Texts) -> NDArray[np.int32]:
+        rows, new = self.memory.rows_of(items, self.books.events + 1)
+        if len(new):
+            self._met(new, [self.memory.items.ids[row] for row in new.tolist()])
+        return rows
