@@ -45,6 +45,8 @@ from learners.errors import SnapshotError
 
 __all__ = ["ALIASES", "Alias", "Registry", "Snapshot"]
 
+BAD = ("rolled_back", "discarded")  # fates of snapshots to which nobody goes back by themselves
+
 
 class Registry(Snapshots):
     """A folder of snapshots, to be read and written.
@@ -102,6 +104,8 @@ class Registry(Snapshots):
     def promote(self, id: str) -> None:
         """Let the alias `champion` name a snapshot that is whole; the one before is `previous`.
 
+        One that is damaged or was rolled back does not become `previous`.
+
         Raises
         ------
         SnapshotError
@@ -112,7 +116,9 @@ class Registry(Snapshots):
             if aliases["champion"] == id:
                 return
             self._annotate(id, {"fate": None})
-            aliases["previous"], aliases["champion"] = aliases["champion"], id
+            before = filter(None, (aliases["champion"], aliases["previous"]))
+            good = (each for each in before if each != id and self._was_good(each))
+            aliases["previous"], aliases["champion"] = next(good, None), id
             if aliases["challenger"] == id:
                 aliases["challenger"] = None
 
@@ -122,7 +128,7 @@ class Registry(Snapshots):
         Raises
         ------
         SnapshotError
-            There is none, or it is damaged; then the champion stays.
+            There is none, it is damaged, or was rolled back; then the champion stays.
         """
         with self._writing() as aliases:
             champion, previous = aliases["champion"], aliases["previous"]
@@ -131,11 +137,36 @@ class Registry(Snapshots):
                     f"{self.root} has no champion before {champion or 'the first'}: name one with "
                     "`everlearn snapshots promote`"
                 )
-            parent = self.read(previous).manifest.get("parent")
+            told = self.read(previous).manifest
+            if told.get("fate") in BAD:
+                raise SnapshotError(
+                    f"{previous}, the champion before {champion}, was {told['fate']}: "
+                    f"{told.get('why')}; name one with `everlearn snapshots promote`"
+                )
             self._annotate(champion, {"fate": "rolled_back", "why": why})
             aliases["champion"] = previous
-            aliases["previous"] = parent if parent in self.ids() and parent != champion else None
+            aliases["previous"] = self._good_parent(told)
         return previous
+
+    def _good_parent(self, manifest: Mapping[str, Any]) -> str | None:
+        """Return the nearest that a snapshot was trained from and that was good, if any is left."""
+        there = set(self.ids())
+        while (parent := manifest.get("parent")) in there:
+            there.remove(parent)
+            if self._was_good(parent):
+                return str(parent)
+            try:
+                manifest = self.manifest(parent)
+            except SnapshotError:
+                break
+        return None
+
+    def _was_good(self, id: str) -> bool:
+        """Tell whether a snapshot is whole, and nobody has found it bad."""
+        try:
+            return self.read(id).manifest.get("fate") not in BAD
+        except SnapshotError:
+            return False
 
     def discard(self, id: str, why: str) -> None:
         """Note that a challenger was not good enough, and why."""
