@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -10,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from learners.deep.lifelong import Lifelong
+from learners.base import ERASURE
+from learners.deep.lesson import Trained
+from learners.deep.lifelong import Lifelong, Submit
 from learners.deep.registry import Registry
 from tests.registries import damage, mend
-from tests.walks import CONFIG, batches, walks
+from tests.walks import CONFIG, START, batches, walks
 
+DAYS = 2000 / 86400.0
 Grow = Callable[[], Lifelong]
 ONCE = replace(CONFIG, every_events=10**6)
 
@@ -88,3 +93,45 @@ def test_a_champion_serves_as_soon_as_it_is_mended(grow: Grow) -> None:
     lifelong.look()
     assert lifelong.champion is not None
     assert (lifelong.champion.id, lifelong.service.problem) == (champion, "")
+
+
+def beside(waiting: list[tuple[Future[Trained], Callable[[], Trained]]]) -> Submit:
+    """Let lessons wait until they are asked for."""
+
+    def submit(lesson: Callable[[], Trained]) -> Future[Trained]:
+        waiting.append((Future(), lesson))
+        return waiting[-1][0]
+
+    return submit
+
+
+def test_no_kill_hides_that_a_snapshot_was_trained_before_an_erasure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, registry = replace(CONFIG, retire_days=DAYS), Registry(tmp_path)
+    waiting: list[tuple[Future[Trained], Callable[[], Trained]]] = []
+    lifelong = Lifelong(config, registry, submit=beside(waiting))
+    log = batches(walks(3800), 100)
+    for batch in log[:16]:
+        lifelong.learn(batch)
+    lifelong.learn(batches([(ERASURE, "u1", "", START + 1600)], prefix="forget")[0])
+    for batch in log[16:18]:
+        lifelong.learn(batch)
+    state = lifelong.state()
+    [(held, lesson)] = waiting
+    held.set_result(lesson())
+
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(registry, "annotate", end)  # a kill at the first write after the snapshot's
+        lifelong.look()
+    (told,) = registry.manifests()
+    assert told["erased"] == {"first": START + 1600, "latest": START + 1600}
+    again = Lifelong(replace(config, first_events=10**6, every_events=10**6), registry)
+    again.load_state(state)
+    happened = [told for batch in log[18:] for told in again.learn(batch)]
+    (retired,) = (told for told in happened if told.what == "retired")
+    assert retired.snapshot not in registry.ids()
+    assert START + 3600 <= retired.time < START + 3700, "its time began with the erasure"

@@ -161,7 +161,7 @@ class Lifelong:
         self.memory.erase(user)
         self.service.erase(user, time)
         if self.season is not None:
-            self.season.erase(user)
+            self.season.erase(user, time)
 
     def _retire(self) -> None:
         """Retire what was trained before an erasure, in time; begin a lesson without the erased."""
@@ -243,8 +243,7 @@ class Lifelong:
         try:
             id = self.registry.write(trained.arrays, trained.items, season.cut.manifest() | told)
             self._tell("born", id, "", **trained.figures)
-            if season.cut.erased:
-                self.service.note_erasure(id, self.books.clock)
+            self.service.await_end(season.cut.erased)
             if not all(np.isfinite(array).all() for array in trained.arrays.values()):
                 self._discard(id, "its weights are no finite numbers")
                 return

@@ -19,13 +19,21 @@ from learners.deep.registry import Registry
 from learners.errors import SnapshotError
 from learners.store.vocab import Vocabulary
 
-__all__ = ["InService"]
+__all__ = ["InService", "erased_at"]
 
 WINDOWS = 4  # of the gate's targets: how far back a champion is compared
 DAY = 86400.0
 FOLLOW, RETIRE, MARK = "follow", "retire", "mark"  # what may fail
 
 NONE = np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
+
+
+def erased_at(erased: Mapping[str, float], time: float) -> dict[str, float]:
+    """Return the times of the first and the latest erasure, with another one."""
+    return {
+        "first": min(erased.get("first", time), time),
+        "latest": max(erased.get("latest", time), time),
+    }
 
 
 class InService:
@@ -60,6 +68,7 @@ class InService:
         self.previous: Pupil | None = None
         self._problems: dict[str, str] = {}  # by what cannot be done
         self.retire_at = np.inf  # seconds UTC: when the next snapshot has to be retired
+        self._look_through = False  # manifests, as they may tell of an earlier time
         self._user, self._before, self._now = NONE
         self._seen = 0  # questions since the last comparison
 
@@ -149,17 +158,21 @@ class InService:
             array[others] for array in (self._user, self._before, self._now)
         )
         for id in self.registry.ids():
-            self.note_erasure(id, time)
+            self._note_erasure(id, time)
 
-    def note_erasure(self, id: str, time: float) -> None:
-        """Note in a snapshot's manifest that somebody was erased after it was trained."""
+    def _note_erasure(self, id: str, time: float) -> None:
         try:
-            first = self.registry.manifest(id).get("erased", {}).get("first", time)
-            self.registry.annotate(id, erased={"first": min(first, time), "latest": time})
+            erased = erased_at(self.registry.manifest(id).get("erased", {}), time)
+            self.registry.annotate(id, erased=erased)
         except SnapshotError as error:
             self._problems[MARK] = str(error)
         else:
-            self.retire_at = min(self.retire_at, first + self.retire_seconds)
+            self.await_end(erased)
+
+    def await_end(self, erased: Mapping[str, float]) -> None:
+        """Note that there is a snapshot which was trained before these erasures."""
+        if erased:
+            self.retire_at = min(self.retire_at, erased["first"] + self.retire_seconds)
 
     def has_to_go(self, clock: float) -> bool:
         """Tell whether the champion was trained before an erasure, and half its time is over."""
@@ -173,10 +186,10 @@ class InService:
 
     def retire(self, clock: float) -> list[str]:
         """Delete what was trained before an erasure and is over its time; return which."""
-        if clock < self.retire_at:
+        if clock < self.retire_at and not self._look_through:
             return []
         gone = []
-        self.retire_at = np.inf
+        self.retire_at, self._look_through = np.inf, False
         for told in self.registry.manifests():
             until = told.get("erased", {}).get("first", np.inf) + self.retire_seconds
             if until > clock:
@@ -205,7 +218,7 @@ class InService:
     def load_state(self, state: Mapping[str, Any]) -> bool:
         """Become what gave this state; tell whether the champion is the same by now."""
         self.follow()
-        self.retire_at = float(state["counts"][1])
+        self.retire_at, self._look_through = float(state["counts"][1]), True
         own = self.champion.id if self.champion else ""
         same = bool(state["champion"].tobytes().decode() == own)
         if same:
