@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from learners.base import ERASURE
+from learners.base import ERASURE, Batch
 from learners.deep.lesson import Trained
 from learners.deep.lifelong import Lifelong, Submit
 from learners.deep.registry import Registry
@@ -20,7 +20,7 @@ from tests.registries import damage, mend
 from tests.walks import CONFIG, START, batches, walks
 
 DAYS = 2000 / 86400.0
-Grow = Callable[[], Lifelong]
+Grow = Callable[..., Lifelong]
 ONCE = replace(CONFIG, every_events=10**6)
 
 
@@ -41,8 +41,9 @@ def grow(grown: tuple[Path, dict[str, Any]], tmp_path: Path) -> Grow:
     root, state = grown
     copytree(root, tmp_path / "registry")
 
-    def start() -> Lifelong:
-        lifelong = Lifelong(ONCE, Registry(tmp_path / "registry"))
+    def start(**more: Any) -> Lifelong:
+        registry = Registry(tmp_path / "registry", keep=2)
+        lifelong = Lifelong(replace(ONCE, **more), registry)
         lifelong.load_state(state)
         return lifelong
 
@@ -135,3 +136,58 @@ def test_no_kill_hides_that_a_snapshot_was_trained_before_an_erasure(
     (retired,) = (told for told in happened if told.what == "retired")
     assert retired.snapshot not in registry.ids()
     assert START + 3600 <= retired.time < START + 3700, "its time began with the erasure"
+
+
+def erase(lifelong: Lifelong, time: float) -> None:
+    lifelong.learn(batches([(ERASURE, "u1", "", time)], prefix="forget")[0])
+
+
+def later(n: int) -> list[Batch]:
+    return batches(walks(2400 + n)[2400:], 100, prefix="later")
+
+
+def test_a_damaged_snapshot_goes_with_the_first_that_has_to(grow: Grow) -> None:
+    lifelong = grow(retire_days=DAYS)
+    registry = lifelong.registry
+    before, champion = succeed(registry)
+    damage(registry, champion, "manifest.json")
+    damage(registry, before, "manifest.json")
+    erase(lifelong, START + 2400)
+    assert champion in lifelong.service.problem
+    told = [told for batch in later(2300) for told in lifelong.learn(batch)]
+    retired = {each.snapshot: each.why for each in told if each.what == "retired"}
+    assert set(retired) == {before, champion}
+    assert "damaged" in retired[before]
+    assert retired[champion].endswith("it was the champion")
+    assert lifelong.service.problem == ""
+
+
+def test_an_erasure_is_told_once_a_damaged_snapshot_is_mended(grow: Grow) -> None:
+    lifelong = grow(retire_days=DAYS)
+    champion = lifelong.registry.alias("champion") or ""
+    whole = damage(lifelong.registry, champion, "manifest.json")
+    erase(lifelong, START + 2400)
+    assert champion in lifelong.service.problem
+    mend(lifelong.registry, champion, whole, "manifest.json")
+    lifelong.learn(later(100)[0])
+    assert lifelong.registry.manifest(champion)["erased"]["first"] == START + 2400
+    assert lifelong.service.problem == ""
+
+
+def test_an_old_snapshot_that_cannot_be_deleted_costs_no_new_one(grow: Grow) -> None:
+    lifelong = grow(every_events=300)
+    registry = lifelong.registry
+    before, champion = succeed(registry)
+    registry.annotate(champion, parent=None)
+    succeed(registry)
+    in_the_way = registry.root / "snapshots" / f"{before}.tmp"
+    in_the_way.touch()
+    told = [told for batch in later(600) for told in lifelong.learn(batch)]
+    whats = [each.what for each in told]
+    assert "failed" not in whats
+    born = next(each.snapshot for each in told if each.what == "born")
+    assert born in registry.ids()
+    assert before in next(each.why for each in told if each.what == "problem")
+    in_the_way.unlink()
+    succeed(registry)
+    assert before not in registry.ids()

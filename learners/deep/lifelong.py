@@ -168,8 +168,8 @@ class Lifelong:
         clock = self.books.clock
         if self.service.has_to_go(clock):
             self.books.due = True
-        for id in self.service.retire(clock):
-            self._tell("retired", id, "trained before an erasure")
+        for id, why in self.service.retire(clock).items():
+            self._tell("retired", id, why)
 
     # Questions: test, then learn
 
@@ -243,6 +243,8 @@ class Lifelong:
         try:
             id = self.registry.write(trained.arrays, trained.items, season.cut.manifest() | told)
             self._tell("born", id, "", **trained.figures)
+            if self.registry.problem:
+                self._tell("problem", None, self.registry.problem)
             self.service.await_end(season.cut.erased)
             if not all(np.isfinite(array).all() for array in trained.arrays.values()):
                 self._discard(id, "its weights are no finite numbers")

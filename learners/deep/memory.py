@@ -55,7 +55,7 @@ class Happening(NamedTuple):
     """Something that happened: `what` is one of the words below.
 
     begun, born, trial, promoted, discarded, rolled_back, retired (of lessons and snapshots);
-    alarm (hits have become rarer), failed (a lesson), problem (the registry cannot be read).
+    alarm (hits have become rarer), failed (a lesson), problem (with the registry).
     """
 
     what: str

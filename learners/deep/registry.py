@@ -58,6 +58,11 @@ class Registry(Snapshots):
     keep
         How many of the newest stay; champion, previous and challenger always do.
 
+    Attributes
+    ----------
+    problem : str
+        Why an old snapshot could not be deleted when the last one was written; else empty.
+
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
@@ -72,6 +77,7 @@ class Registry(Snapshots):
     def __init__(self, root: Path, keep: int = 10) -> None:
         super().__init__(root)
         self.keep = keep
+        self.problem = ""
 
     def write(self, arrays: Arrays, items: Sequence[str], manifest: Mapping[str, Any]) -> str:
         """Write a snapshot, and let the alias `challenger` name it; return its id.
@@ -88,7 +94,8 @@ class Registry(Snapshots):
         Raises
         ------
         SnapshotError
-            It cannot be written: then nothing of it is left.
+            It cannot be written: then nothing of it is left. That an old one cannot be deleted is
+            a `problem`.
         """
         with self._writing(begin=True) as aliases:
             for left in (self.root / "snapshots").glob("*.tmp"):  # by a writer that was killed
@@ -97,8 +104,12 @@ class Registry(Snapshots):
             id = f"{self._next_number():08d}-{self._digest(arrays, items, told)[:8]}"
             write_folder(self._folder(id), partial(_fill, arrays, items, {**told, "id": id}))
             aliases["challenger"] = id
+        self.problem = ""
         for old in self.ids()[: -self.keep]:
-            self.remove(old)
+            try:
+                self.remove(old)
+            except SnapshotError as error:
+                self.problem = f"{old} could not be deleted: {error}"
         return id
 
     def promote(self, id: str) -> None:
@@ -175,11 +186,13 @@ class Registry(Snapshots):
             if aliases["challenger"] == id:
                 aliases["challenger"] = None
 
-    def retire(self, id: str) -> None:
-        """Delete a snapshot; an alias that named it names none from now on."""
+    def retire(self, id: str) -> str:
+        """Delete a snapshot; return the aliases that named it, which name none from now on."""
         with self._writing() as aliases:
-            aliases.update({name: None for name, its in aliases.items() if its == id})
+            named = [name for name, its in aliases.items() if its == id]
+            aliases.update(dict.fromkeys(named))
         self.remove(id)
+        return ", ".join(named)
 
     def annotate(self, id: str, **told: Any) -> None:
         """Enter values into a manifest; tables are merged."""

@@ -23,6 +23,7 @@ __all__ = ["InService", "erased_at"]
 
 WINDOWS = 4  # of the gate's targets: how far back a champion is compared
 DAY = 86400.0
+BEFORE = "trained before an erasure"
 FOLLOW, RETIRE, MARK = "follow", "retire", "mark"  # what may fail
 
 NONE = np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
@@ -30,9 +31,14 @@ NONE = np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
 
 def erased_at(erased: Mapping[str, float], time: float) -> dict[str, float]:
     """Return the times of the first and the latest erasure, with another one."""
+    another = {"first": time, "latest": time}
+    return _joined(erased or another, another)
+
+
+def _joined(some: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
     return {
-        "first": min(erased.get("first", time), time),
-        "latest": max(erased.get("latest", time), time),
+        "first": min(some["first"], others["first"]),
+        "latest": max(some["latest"], others["latest"]),
     }
 
 
@@ -68,6 +74,7 @@ class InService:
         self.previous: Pupil | None = None
         self._problems: dict[str, str] = {}  # by what cannot be done
         self.retire_at = np.inf  # seconds UTC: when the next snapshot has to be retired
+        self._unmarked: dict[str, dict[str, float]] = {}  # snapshots that cannot tell erasures yet
         self._look_through = False  # manifests, as they may tell of an earlier time
         self._user, self._before, self._now = NONE
         self._seen = 0  # questions since the last comparison
@@ -157,17 +164,24 @@ class InService:
         self._user, self._before, self._now = (
             array[others] for array in (self._user, self._before, self._now)
         )
+        erased = {"first": time, "latest": time}
         for id in self.registry.ids():
-            self._note_erasure(id, time)
-
-    def _note_erasure(self, id: str, time: float) -> None:
-        try:
-            erased = erased_at(self.registry.manifest(id).get("erased", {}), time)
-            self.registry.annotate(id, erased=erased)
-        except SnapshotError as error:
-            self._problems[MARK] = str(error)
-        else:
+            self._unmarked[id] = _joined(self._unmarked.get(id, erased), erased)
             self.await_end(erased)
+        self._mark()
+
+    def _mark(self) -> None:
+        """Tell erasures in the manifests of what was trained before, as soon as they are sound."""
+        self._problems.pop(MARK, None)
+        for id, erased in list(self._unmarked.items()):
+            try:
+                told = self.registry.manifest(id).get("erased", erased)
+                self.registry.annotate(id, erased=_joined(told, erased))
+            except SnapshotError as error:
+                if id in self.registry.ids():
+                    self._problems[MARK] = str(error)
+                    continue
+            del self._unmarked[id]
 
     def await_end(self, erased: Mapping[str, float]) -> None:
         """Note that there is a snapshot which was trained before these erasures."""
@@ -184,22 +198,33 @@ class InService:
             return False
         return bool(clock >= first + self.retire_seconds / 2)
 
-    def retire(self, clock: float) -> list[str]:
-        """Delete what was trained before an erasure and is over its time; return which."""
+    def retire(self, clock: float) -> dict[str, str]:
+        """Delete what was trained before an erasure and is over its time; return ids and why.
+
+        Nobody can tell what a damaged one was trained on: it goes with the first that has to.
+        """
+        if self._unmarked:
+            self._mark()
         if clock < self.retire_at and not self._look_through:
-            return []
-        gone = []
+            return {}
+        earliest, gone = self.retire_at, {}
         self.retire_at, self._look_through = np.inf, False
+        self._problems.pop(RETIRE, None)
         for told in self.registry.manifests():
-            until = told.get("erased", {}).get("first", np.inf) + self.retire_seconds
+            damaged = told["state"] == "damaged"
+            first = told.get("erased", {}).get("first", np.inf)
+            until = earliest if damaged else first + self.retire_seconds
             if until > clock:
                 self.retire_at = min(self.retire_at, until)
                 continue
             try:
-                self.registry.retire(told["id"])
-                gone.append(str(told["id"]))
+                named = self.registry.retire(told["id"])
             except SnapshotError as error:
-                self._problems[RETIRE], self.retire_at = str(error), clock + DAY
+                self._problems[RETIRE] = str(error)
+                self.retire_at = min(self.retire_at, clock + DAY)
+                continue
+            why = "damaged, so that nobody can tell what it was trained on" if damaged else BEFORE
+            gone[str(told["id"])] = f"{why}; it was the {named}" if named else why
         return gone
 
     # State
