@@ -22,6 +22,7 @@ class Act(NamedTuple):
     row: int  # of the item, -1 for none
     kind: int
     time: float  # seconds UTC
+    session: int  # hash of the event's own, 0 for none
     ask: bool  # whether it is to be foreseen
 
 
@@ -73,7 +74,8 @@ class Intake:
             rows[kinds <= PURCHASE] = self._rows_of(items[:room])
             users = keys_64(Texts.of(batch.user).take(acts))
             asked = (batch.event_hash[acts] % self._evaluate_one_in == 0) & (kinds == CLICK)
-            columns = users, rows, kinds, batch.timestamp[acts], asked
+            sessions = keys_64(Texts.of(batch.session).take(acts))
+            columns = users, rows, kinds, batch.timestamp[acts], sessions, asked
             yield from map(Act, *(column.tolist() for column in columns))
 
     def _rows_of(self, items: Texts) -> NDArray[np.int32]:

@@ -146,13 +146,14 @@ class Lifelong:
         memory, books, user = self.memory, self.books, act.user
         books.events += 1
         books.clock = max(books.clock, act.time)
-        if act.ask and (self.champion or self.season) and (before := memory.trails.of(user)):
+        asks = act.ask and (self.champion or self.season)
+        if asks and (before := memory.trails.question(user, act.time, act.session)):
             memory.asked.append((user, act.row, books.events, before))
             if memory.holds_out(user):
                 memory.old.add(memory.asked[-1])
             if len(memory.asked) == BLOCK:
                 self._close_block()
-        memory.trails.append(user, act.row, act.kind, act.time)
+        memory.trails.append(user, act.row, act.kind, act.time, act.session)
         if self.season is None and books.lesson_is_due(self.config):
             self._begin()
 

@@ -45,6 +45,7 @@ class LifelongConfig:
     items: int = 200_000
     newest: int = 50_000  # sequences
     reservoir: int = 50_000
+    session_gap_seconds: float = 1800.0  # as nodes have it: models are judged by their questions
     evaluate_one_in: int = 8
     hold_out_one_in: int = 64  # users
     retire_days: float = 30.0
@@ -190,7 +191,7 @@ class Memory:
     def __init__(self, config: LifelongConfig) -> None:
         self.config = config
         self.items = Vocabulary(config.items)
-        self.trails = Trails(config.users, config.model.most_events)
+        self.trails = Trails(config.users, config.model.most_events, config.session_gap_seconds)
         self.buffer = ReplayBuffer(
             newest=config.newest,
             reservoir=config.reservoir,
