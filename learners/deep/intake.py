@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import CLICK, ERASURE, PURCHASE, Batch
+from learners.base import CLICK, IMPRESSION, ITEM, PURCHASE, Batch, CatalogueEntry
 from learners.deep.memory import Books, Memory
 from learners.store.texts import Texts, keys_64
 
@@ -54,12 +54,30 @@ class Intake:
         self._met, self._gone = met, gone
 
     def acts(self, batch: Batch) -> Iterator[Act]:
-        """Yield what is new: clicks, purchases and erasures, in order.
+        """Yield what is new: clicks, purchases and erasures, in order; list items between them.
 
         Each is to be learnt before the next is asked for: then there may have to be room for more.
         """
         fresh = self.books.admit(batch)
-        left = fresh[(batch.kind[fresh] <= PURCHASE) | (batch.kind[fresh] == ERASURE)]
+        fresh = fresh[batch.kind[fresh] != IMPRESSION]
+        lists = batch.kind[fresh] == ITEM
+        for run in np.split(fresh, np.flatnonzero(np.diff(lists)) + 1):
+            if len(run) and batch.kind[run[0]] == ITEM:
+                self._list(batch, run)
+            else:
+                yield from self._acts(batch, run)
+
+    def _list(self, batch: Batch, run: NDArray[np.int64]) -> None:
+        """Take in what is said of items, as far as there is room for those that are new."""
+        items, names = self.memory.items, Texts.of(batch.item).take(run)
+        room = items.room(names)
+        rows = np.concatenate([items.assign(names[:room]), items.rows(names[room:])])
+        self._meet(np.unique(rows[rows >= 0]))
+        for place, row in zip(run.tolist(), rows.tolist(), strict=True):
+            if row >= 0:
+                self.memory.listed.put(row, batch.catalogue.get(place, CatalogueEntry()))
+
+    def _acts(self, batch: Batch, left: NDArray[np.int64]) -> Iterator[Act]:
         while len(left):
             named = left[batch.kind[left] <= PURCHASE]
             items = Texts.of(batch.item).take(named)
@@ -80,6 +98,9 @@ class Intake:
 
     def _rows_of(self, items: Texts) -> NDArray[np.int32]:
         rows, new = self.memory.rows_of(items, self.books.events + 1)
-        if len(new):
-            self._met(new, [self.memory.items.ids[row] for row in new.tolist()])
+        self._meet(new)
         return rows
+
+    def _meet(self, rows: NDArray[np.int32]) -> None:
+        if len(rows):
+            self._met(rows, [self.memory.items.ids[row] for row in rows.tolist()])

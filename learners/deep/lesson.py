@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from learners.deep.config import FineTuneConfig, SequenceConfig
 from learners.deep.growth import first_rows
 from learners.deep.histories import Histories
+from learners.deep.likeness import Listed, alike
 from learners.deep.questions import Pupil, in_rows_of
 from learners.deep.registry import Snapshot
+from learners.deep.trails import no_histories
 from learners.store.vocab import Vocabulary
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "pupil_of",
 ]
 
+TAUGHT_A_LISTED = 16
 LEAST_STEPS = 16  # of a round, where batches need not become smaller than that
 LEAST_BATCH = 8  # sequences
 Progress = Callable[[int, int], None]  # steps done, of how many
@@ -51,6 +54,9 @@ class Lesson:
     items: list[str]  # by row of the model: the parent's that are still known, then new ones
     kept: NDArray[np.int64]  # rows of the parent's table that stay
     row_of: NDArray[np.int32]  # row of the model by row of the vocabulary, -1 for none
+    token: NDArray[np.int32]  # (items, TOKENS) what the catalogue says of them
+    listed: list[str]  # items that nobody has clicked yet
+    listed_token: NDArray[np.int32]  # (listed, TOKENS)
     new: Histories
     older: Remembered | None
     model: SequenceConfig
@@ -62,6 +68,7 @@ class Trained(NamedTuple):
 
     arrays: dict[str, NDArray[np.float32]]
     items: list[str]
+    taught: int  # the first so many of them were trained
     figures: dict[str, Any]
 
 
@@ -78,14 +85,17 @@ class _Translated:
 def lesson_of(
     parent: Pupil | None,
     vocabulary: Vocabulary,
+    listed: Listed,
     new: Histories,
     older: Remembered | None,
     model: SequenceConfig,
     tuning: FineTuneConfig,
 ) -> Lesson:
-    """Prepare a lesson; every item of the vocabulary gets a row, those that left it lose theirs.
+    """Prepare a lesson; every item that was clicked gets a row, those that are gone lose theirs.
 
-    A parent of another shape cannot be fine-tuned: then a model begins from nothing. Few sequences
+    The newest of those that are only listed get one afterwards, near those that they are like: at
+    most one for `TAUGHT_A_LISTED` others, as each stands in the way of one that is clicked. A
+    parent of another shape cannot be fine-tuned: then a model begins from nothing. Few sequences
     are taken in smaller batches.
     """
     batch = min(max(len(new) // LEAST_STEPS, LEAST_BATCH), tuning.batch)
@@ -94,6 +104,11 @@ def lesson_of(
     unused = set(vocabulary.unused)
     rows = np.array([row for row in range(vocabulary.used) if row not in unused], np.int64)
     known = np.full(len(rows), -1) if parent is None else parent.row_of[rows]
+    taught = vocabulary.last_seen[rows] > 0
+    if parent is not None:
+        taught |= (known >= 0) & (known < parent.taught)
+    fresh = listed.newest(rows[~taught], int(taught.sum()) // TAUGHT_A_LISTED)
+    rows, known = rows[taught], known[taught]
     order = np.concatenate([rows[known >= 0][np.argsort(known[known >= 0])], rows[known < 0]])
     row_of = np.full(vocabulary.capacity, -1, np.int32)
     row_of[order] = np.arange(len(order))
@@ -102,6 +117,9 @@ def lesson_of(
         items=[vocabulary.ids[row] for row in order.tolist()],
         kept=np.sort(known[known >= 0]).astype(np.int64),
         row_of=row_of,
+        token=listed.token[order],
+        listed=[vocabulary.ids[row] for row in fresh.tolist()],
+        listed_token=listed.token[fresh],
         new=new,
         older=older,
         model=model,
@@ -132,8 +150,10 @@ def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:
         champion = cast(SequenceModel, copy.deepcopy(parent.encoder))
         champion.table = champion.table[torch.from_numpy(lesson.kept)]
         model = copy.deepcopy(champion)
-        table = model.table.numpy()
-        model.grow(first_rows(table, new, len(lesson.items), seed, lesson.model.table_std))
+        table, known = model.table.numpy(), len(lesson.kept)
+        near = alike(lesson.token[known:], lesson.token[:known])
+        std = lesson.model.table_std
+        model.grow(first_rows(table, new, len(lesson.items), seed, std, near))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tuned = fine_tune(
         model,
@@ -151,7 +171,21 @@ def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:
         "targets": tuned.targets,
         "loss": round(tuned.loss, 5) if np.isfinite(tuned.loss) else None,
     }
-    return Trained(tuned.model.arrays(), lesson.items, figures)
+    return _with_listed(
+        Trained(tuned.model.arrays(), lesson.items, len(lesson.items), figures), lesson
+    )
+
+
+def _with_listed(trained: Trained, lesson: Lesson) -> Trained:
+    """Give rows to items that nobody has clicked, near those that the catalogue likens them to."""
+    near = alike(lesson.listed_token, lesson.token)
+    some = np.flatnonzero(near[:, 0] >= 0)
+    table, items = trained.arrays["table"], [lesson.listed[place] for place in some.tolist()]
+    many, seed, std = len(table) + len(some), lesson.tuning.seed, lesson.model.table_std
+    rows = first_rows(table, no_histories(), many, seed, std, near[some])
+    arrays = trained.arrays | {"table": np.append(table, rows, axis=0)}
+    figures = trained.figures | {"listed": len(items)}
+    return Trained(arrays, trained.items + items, trained.taught, figures)
 
 
 def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
@@ -183,4 +217,5 @@ def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
         int(snapshot.manifest.get("events", 0)),
         row_of,
         {snapshot.items[row]: row for row in np.flatnonzero(rows < 0).tolist()},
+        int(snapshot.manifest.get("taught", len(snapshot.items))),
     )

@@ -221,7 +221,9 @@ class Lifelong:
             return
         tuning = replace(self.config.tuning, seed=self.config.tuning.seed + books.cuts)
         older = deepcopy(memory.buffer) if len(memory.buffer) else None
-        lesson = lesson_of(self.champion, memory.items, new, older, self.config.model, tuning)
+        lesson = lesson_of(
+            self.champion, memory.items, memory.listed, new, older, self.config.model, tuning
+        )
         cut = Cut.of(lesson, books, replace=self.service.has_to_go(books.clock))
         met = new.item[new.item >= 0]
         self.season = Season(cut, np.bincount(met, minlength=memory.items.capacity))
@@ -240,7 +242,7 @@ class Lifelong:
             self._tell("failed", None, repr(error))
             return
         trained = training.result()
-        told = {"items": len(trained.items), "training": trained.figures}
+        told = {"items": len(trained.items), "taught": trained.taught, "training": trained.figures}
         try:
             id = self.registry.write(trained.arrays, trained.items, season.cut.manifest() | told)
             self._tell("born", id, "", **trained.figures)

@@ -14,6 +14,7 @@ from learners.base import Batch
 from learners.deep.config import FineTuneConfig, SequenceConfig
 from learners.deep.gate import GateConfig
 from learners.deep.histories import Histories
+from learners.deep.likeness import Listed
 from learners.deep.questions import Asked, Questions, Sample
 from learners.deep.rehearsal import ReplayBuffer
 from learners.deep.trails import Trails, no_histories
@@ -191,6 +192,7 @@ class Memory:
     def __init__(self, config: LifelongConfig) -> None:
         self.config = config
         self.items = Vocabulary(config.items)
+        self.listed = Listed(config.items)
         self.trails = Trails(config.users, config.model.most_events, config.session_gap_seconds)
         self.buffer = ReplayBuffer(
             newest=config.newest,
@@ -251,6 +253,7 @@ class Memory:
         """Give up the items unseen for longest; return their rows."""
         gone = self.items.oldest()
         self.items.free(gone)
+        self.listed.forget(gone)
         for part in (self.trails, self.old):
             part.forget_items(gone)
         for item in (self.fresh.item, self.buffer.item):
@@ -266,6 +269,7 @@ class Memory:
         fresh = self.fresh
         return {
             "items": {name: np.array(array) for name, array in self.items.state().items()},
+            "listed": self.listed.state(self.items.used),
             "trails": self.trails.state(),
             "buffer": self.buffer.state(),
             "fresh": {
@@ -284,6 +288,7 @@ class Memory:
     def load_state(self, parts: Mapping[str, State]) -> None:
         """Become the memory that gave this state."""
         self.items.load_state(parts["items"])
+        self.listed.load_state(parts["listed"])
         self.trails.load_state(parts["trails"])
         self.buffer.load_state(parts["buffer"])
         fresh: dict[str, Any] = {name: np.array(a) for name, a in parts["fresh"].items()}

@@ -220,6 +220,7 @@ class Pupil:
     events: int  # clicks and purchases that had come when it was trained
     row_of: NDArray[np.int32]  # row of the table by row of the vocabulary, -1 for none
     away: dict[str, int]  # row of the table by id, of items that are not in the vocabulary
+    taught: int  # rows of the table that were trained; the rest are like them
 
     def forget_items(self, gone: NDArray[np.int64]) -> None:
         """Let go of items that lose their rows of the vocabulary."""
