@@ -97,7 +97,7 @@ class Intake:
             yield from map(Act, *(column.tolist() for column in columns))
 
     def _rows_of(self, items: Texts) -> NDArray[np.int32]:
-        rows, new = self.memory.rows_of(items, self.books.events + 1)
+        rows, new = self.memory.rows_of(items)
         self._meet(new)
         return rows
 

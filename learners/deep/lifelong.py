@@ -146,6 +146,7 @@ class Lifelong:
         memory, books, user = self.memory, self.books, act.user
         books.events += 1
         books.clock = max(books.clock, act.time)
+        memory.items.last_seen[act.row] = books.events
         asks = act.ask and (self.champion or self.season)
         if asks and (before := memory.trails.question(user, act.time, act.session)):
             memory.asked.append((user, act.row, books.events, before))

@@ -242,12 +242,10 @@ class Memory:
         self.old.erase(user)
         self.asked = [asked for asked in self.asked if asked[0] != user]
 
-    def rows_of(self, items: Texts, seen: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return rows of items (n,), for which there is room, and those that are new (m,)."""
+    def rows_of(self, items: Texts) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return rows of items (n,), for which there is room, and those not seen before (m,)."""
         rows = self.items.assign(items)
-        new = np.unique(rows[self.items.last_seen[rows] == 0])
-        self.items.last_seen[rows] = seen
-        return rows, new
+        return rows, np.unique(rows[self.items.last_seen[rows] == 0])
 
     def evict_items(self) -> NDArray[np.int64]:
         """Give up the items unseen for longest; return their rows."""
