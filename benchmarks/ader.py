@@ -68,10 +68,8 @@ def run(
         Only the first so many; default: all.
     sample
         Test one session in so many; the blend learns from these alone.
-    models
-        Folder of the deep model of each week, for the method `together`.
-    model
-        What these are to be.
+    models, model
+        Folder of the deep model of each week, for the method `together`; what these are to be.
     bar
         Makes a progress bar.
 

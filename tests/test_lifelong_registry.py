@@ -71,6 +71,22 @@ def test_a_damaged_one_before_costs_a_restarted_trainer_no_champion(grow: Grow) 
     assert (told.what, before in told.why) == ("problem", True)
 
 
+def test_with_a_damaged_champion_a_restarted_trainer_goes_on_from_the_one_before(
+    grow: Grow,
+) -> None:
+    registry = grow().registry
+    before, champion = succeed(registry)
+    whole = damage(registry, champion)
+    again = grow()
+    assert again.champion is not None
+    assert again.champion.id == before
+    assert champion in again.service.problem
+    mend(registry, champion, whole)
+    again.look()
+    assert again.champion.id == champion
+    assert again.service.problem == ""
+
+
 def test_a_problem_is_shown_while_it_lasts_and_told_again_when_it_comes_again(grow: Grow) -> None:
     lifelong = grow()
     aliases = lifelong.registry.root / "aliases.json"

@@ -15,7 +15,7 @@ from learners.deep.gate import GateConfig, Paired, is_worse
 from learners.deep.lesson import pupil_of
 from learners.deep.questions import Pupil, Questions
 from learners.deep.refusals import Refusals
-from learners.deep.registry import Registry
+from learners.deep.registry import Alias, Registry
 from learners.errors import SnapshotError
 from learners.store.vocab import Vocabulary
 
@@ -24,7 +24,8 @@ __all__ = ["InService", "erased_at"]
 WINDOWS = 4  # of the gate's targets: how far back a champion is compared
 DAY = 86400.0
 BEFORE = "trained before an erasure"
-FOLLOW, RETIRE, MARK = "follow", "retire", "mark"  # what may fail
+FOLLOW = ("aliases", "champion", "previous")  # what may fail, in following
+RETIRE, MARK = "retire", "mark"  # and else
 
 NONE = np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
 
@@ -86,22 +87,24 @@ class InService:
     def follow(self, known: Sequence[Pupil | None] = ()) -> bool:
         """Let those serve whom the registry names; tell whether the champion is another.
 
-        A champion that cannot be read does not serve: then all stays as it is. Without the one
-        before it, the champion serves alone. `problem` says why.
+        A champion that cannot be read does not serve: then all stays as it is, or where nobody
+        serves, the one before it does, as in a node. `problem` says why.
         """
         held = [pupil for pupil in (*known, self.champion, self.previous) if pupil]
-        self._problems.pop(FOLLOW, None)
+        for name in FOLLOW:
+            self._problems.pop(name, None)
         try:
             aliases = self.registry.aliases()
-            champion = self._pupil(aliases["champion"], held)
         except SnapshotError as error:
-            self._problems[FOLLOW] = str(error)
+            self._problems["aliases"] = str(error)
             return False
-        try:
-            previous = self._pupil(aliases["previous"], held)
-        except SnapshotError as error:
-            self._problems[FOLLOW] = str(error)
-            previous = None
+        champion = self._pupil("champion", aliases["champion"], held)
+        refused = champion is None and aliases["champion"] is not None
+        if refused and self.champion is not None:
+            return False
+        previous = self._pupil("previous", aliases["previous"], held)
+        if refused:
+            champion, previous = previous, None
         changed = champion is not self.champion
         if changed or previous is not self.previous:
             self.champion, self.previous = champion, previous
@@ -109,13 +112,15 @@ class InService:
             self._seen = 0
         return changed
 
-    def _pupil(self, id: str | None, held: Sequence[Pupil]) -> Pupil | None:
-        if id is None:
-            return None
+    def _pupil(self, name: Alias, id: str | None, held: Sequence[Pupil]) -> Pupil | None:
         for pupil in held:
             if pupil.id == id:
                 return pupil
-        return self._refusals.read(id, lambda snapshot: pupil_of(snapshot, self.items))
+        try:
+            return self._refusals.read(id, lambda told: pupil_of(told, self.items)) if id else None
+        except SnapshotError as error:
+            self._problems[name] = str(error)
+            return None
 
     def forget_items(self, gone: NDArray[np.int64]) -> None:
         """Let go of items that lose their rows."""
