@@ -32,6 +32,7 @@ from benchmarks.ader_together import TOGETHER, TogetherContestant
 from benchmarks.rows import Row, make_row
 from benchmarks.vsknn import VSKNN
 from learners.base import EngineConfig
+from learners.deep.config import SequenceConfig
 from learners.errors import DataError
 from learners.ranks import CONTENT, SOURCES
 
@@ -50,6 +51,7 @@ def run(
     cycles: int | None = None,
     sample: int = 1,
     models: Path | None = None,
+    model: SequenceConfig = SequenceConfig(),  # noqa: B008 - frozen
     bar: Bar,
 ) -> Iterator[Row]:
     """Yield a row for each protocol and method.
@@ -66,21 +68,21 @@ def run(
         Only the first so many; default: all.
     sample
         Test one session in so many; the blend learns from these alone.
-    models
-        Folder of the deep model of each week, for the method `together`.
+    models, model
+        Folder of the deep model of each week, for the method `together`; what these are to be.
     bar
         Makes a progress bar.
 
     Raises
     ------
     DataError
-        The file is not that data set, or nothing in it is to be tested.
+        The file is not that data set, or nothing in it is to be tested; the models are others.
     """
     stream = read_stream(path, sample)
     cycles = min(cycles or stream.periods - 1, stream.periods - 1)
     expected = sum(_targets(stream, t) for t in range(1, cycles + 1))
     peers: dict[str, Row] = {}
-    for names, make, alike in _contestants(config, models):
+    for names, make, alike in _contestants(config, models, model):
         wanted = [method for method in (*METHODS, *TOGETHER) if method in {*methods} & {*names}]
         for protocol in protocols if wanted else ():
             with bar(f"{' '.join(wanted)}, {protocol}") as update:
@@ -105,14 +107,15 @@ Maker = Callable[[Stream], Contestant]
 
 
 def _contestants(
-    config: EngineConfig, models: Path | None
+    config: EngineConfig, models: Path | None, model: SequenceConfig
 ) -> Iterator[tuple[tuple[str, ...], Maker, Maker]]:
     """Yield names of methods, who ranks by them, and one with the same kernels for any stream."""
     engine = partial(EngineContestant, config=config)
     yield VSKNN.methods, VSKNN, VSKNN
     yield SOURCES, engine, engine
     if models is not None:
-        yield TOGETHER, partial(TogetherContestant, config=config, models=models), engine
+        deep = partial(TogetherContestant, config=config, models=models, model=model)
+        yield TOGETHER, deep, engine
 
 
 def _targets(stream: Stream, cycle: int) -> int:

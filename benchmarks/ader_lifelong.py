@@ -12,6 +12,7 @@ from benchmarks.ader_protocol import PROTOCOLS, ProtocolName
 from benchmarks.ader_together import TOGETHER
 from benchmarks.rows import Row
 from learners.base import EngineConfig
+from learners.deep.config import SequenceConfig
 
 __all__ = ["METHODS", "PROTOCOLS", "run"]
 
@@ -27,6 +28,7 @@ def run(
     methods: Sequence[str] = METHODS,
     protocols: Sequence[ProtocolName] = PROTOCOLS,
     save: Path | None = None,
+    model: SequenceConfig = SequenceConfig(),  # noqa: B008 - frozen
     **told: Any,
 ) -> Iterator[Row]:
     """Yield a row for each method; the deep ones know the protocol per_period alone.
@@ -37,14 +39,21 @@ def run(
         As `ader.run` and `ader_deep.run` want them.
     save
         Folder of the models. `together` takes those of `deep_rehearsal` that stand there already,
-        whatever they were trained with; where that folder is missing, it trains them.
+        however they were trained; where that folder is missing, it trains them.
+    model
+        What the models are.
+
+    Raises
+    ------
+    DataError
+        The models that stand there are of another file, or not what they are to be.
     """
     with TemporaryDirectory(prefix="everlearn-") as temporary:
         folder = save or Path(temporary)
         deep = [method for method in ader_deep.METHODS if method in methods]
         if "together" in methods and MODELS not in deep and not (folder / MODELS).is_dir():
             deep.append(MODELS)
-        yield from ader_deep.run(path, methods=deep, save=folder, **told)
+        yield from ader_deep.run(path, config=model, methods=deep, save=folder, **told)
         for blend in BLENDS:
             if blend in methods:
                 yield from ader.run(
@@ -53,5 +62,6 @@ def run(
                     methods=[blend],
                     protocols=protocols,
                     models=folder / MODELS,
+                    model=model,
                     **told,
                 )

@@ -40,7 +40,7 @@ __all__ = ["Trainer", "Watcher", "run_trainer"]
 
 log = structlog.get_logger("everlearn.trainer")
 
-FORMAT = 1  # of the state: to be raised with every change of its arrays
+FORMAT = 2  # of the state: to be raised with every change of its arrays
 LOOK_SECONDS = 0.2
 FETCHES = 2  # wait to be learnt
 REST = 10.0  # writing checkpoints takes at most the tenth part of the time

@@ -39,6 +39,7 @@ def lifelong_config(settings: Settings) -> LifelongConfig:
         items=given.items,
         newest=given.newest,
         reservoir=given.reservoir,
+        session_gap_seconds=settings.engine.session_gap_seconds,
         evaluate_one_in=given.evaluate_one_in,
         hold_out_one_in=given.hold_out_one_in,
         retire_days=given.retire_days,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import ader_deep, architectures
+from benchmarks import ader_deep, ader_lifelong, architectures
 from benchmarks.ader_deep import sessions_of, target_ranks
+from learners.base import EngineConfig
 from learners.deep.config import ARCHITECTURES, FineTuneConfig, SequenceConfig
 from learners.deep.histories import Histories
 from learners.deep.sequence import SequenceModel
+from learners.errors import DataError
 from serving.cli import app
 from serving.progress import progress_bar
 from tests.weeks import shop, write
@@ -74,7 +77,7 @@ def test_ties_count_at_their_mean_rank() -> None:
 
 def test_the_command_puts_the_weeks_models_into_the_blend(tmp_path: Path) -> None:
     file = write(shop(), tmp_path / "weeks.parquet")
-    config = {"config": SMALL, "training": QUICK, "save": tmp_path, "bar": progress_bar}
+    config = {"training": QUICK, "save": tmp_path, "bar": progress_bar}
     list(ader_deep.run(file, methods=["deep_rehearsal"], **config))  # type: ignore[arg-type]
     words = ["bench", "ader", str(file), "--deep", "--save", str(tmp_path), "--json"]
     chosen = ["--method", "blend", "--method", "together"]
@@ -91,6 +94,27 @@ def test_the_command_puts_the_weeks_models_into_the_blend(tmp_path: Path) -> Non
         alone, both = by_name["blend", protocol], by_name["together", protocol]
         assert alone["n"] == both["n"]
         assert alone["cycles"]["mrr@20"] != both["cycles"]["mrr@20"]
+
+
+def test_models_of_another_kind_or_file_are_refused(tmp_path: Path) -> None:
+    file = write(shop(), tmp_path / "weeks.parquet")
+    other = write([click for click in shop() if click.item < 50], tmp_path / "other.parquet")
+    save = tmp_path / "models"
+    config = {"config": SMALL, "training": QUICK, "save": save, "bar": progress_bar, "cycles": 1}
+    list(ader_deep.run(file, methods=["deep_rehearsal"], **config))  # type: ignore[arg-type]
+
+    def refused(file: Path, model: SequenceConfig) -> str:
+        told = {"save": save, "model": model, "cycles": 1, "bar": progress_bar}
+        with pytest.raises(DataError) as caught:
+            list(ader_lifelong.run(file, config=EngineConfig(), methods=["together"], **told))  # type: ignore[arg-type]
+        return str(caught.value)
+
+    wider = refused(file, replace(SMALL, width=32))
+    assert "cycle-00.json has width 16, wanted is 32; name another folder with --save" in wider
+    assert "items, the file has" in refused(other, SMALL)
+    weights = save / "deep_rehearsal" / "cycle-00.safetensors"
+    weights.unlink()
+    assert f"{weights} cannot be read" in refused(file, SMALL)
 
 
 def test_the_command_says_which_methods_there_are(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +141,31 @@ def test_the_same_seed_gives_the_same_weights(architecture: Architecture) -> Non
     first, second, other = trained(1), trained(1), trained(2)
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert not np.array_equal(first["table"], other["table"])
+
+
+def test_what_others_draw_meanwhile_changes_no_weights_nor_is_it_changed() -> None:
+    """A trainer makes models on one thread while a lesson is held on another."""
+
+    def trained(meanwhile: Callable[[], None]) -> dict[str, Any]:
+        model = small()
+        few = replace(QUICK, epochs=1)
+        fine_tune(model, checkerboard(), None, few, progress=lambda *_: meanwhile())
+        return model.arrays()
+
+    drawn: list[float] = []
+    alone = trained(lambda: None)
+    torch.manual_seed(7)
+    beside = trained(lambda: drawn.append(float(torch.rand(1))))
+    assert all(np.array_equal(alone[name], beside[name]) for name in alone)
+    torch.manual_seed(7)
+    assert drawn == [torch.rand(1).item() for _ in drawn]
+
+
+def test_models_made_on_many_threads_at_once_are_the_same() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        models = [model.arrays() for model in pool.map(lambda _: small("gru"), range(200))]
+    for arrays in models[1:]:
+        assert all(np.array_equal(models[0][name], arrays[name]) for name in arrays)
 
 
 def test_new_rows_leave_old_scores_as_they_were() -> None:

@@ -32,6 +32,7 @@ ON_DISK = {
     "checkpoint.py",
     "durable.py",
     "registry.py",
+    "snapshots.py",
     "jit.py",
 }  # jit: compiled kernels, no state
 UNSAFE = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learners.base import ERASURE, Batch
+from learners.base import CLICK, ERASURE, Batch
 from learners.deep.lesson import Lesson, Progress, Trained, hold
 from learners.deep.lifelong import Lifelong
 from learners.deep.memory import Happening
@@ -118,6 +118,16 @@ def test_the_same_log_gives_the_same_snapshots_however_it_is_cut(
         arrays = again.registry.read(one).arrays
         for name, array in life.registry.read(other).arrays.items():
             np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_a_lesson_knows_no_item_that_came_after_it_was_cut(tmp_path: Path) -> None:
+    """However much of the log is learnt at once."""
+    late = [(CLICK, f"u{i}", f"late-{i}", START + 1500 + i) for i in range(50)]
+    log = batches([*walks(1500), *late], 1550)
+    lifelong = Lifelong(CONFIG, Registry(tmp_path))
+    assert whats(run(lifelong, log))[:2] == ["begun", "born"]
+    items = lifelong.registry.read(lifelong.registry.ids()[0]).items
+    assert not [item for item in items if item.startswith("late-")]
 
 
 def test_a_run_taken_up_after_every_batch_ends_the_same(life: Life, tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from learners.base import CLICK
 from learners.deep.lifelong import Lifelong
+from learners.deep.questions import Questions
 from learners.deep.registry import Registry
 from learners.store.texts import keys_64
-from tests.walks import CONFIG, START, batches, walks
+from tests.walks import CONFIG, ITEMS, START, batches, walks
 
 
 def test_room_made_within_a_batch_gives_nobody_another_item(tmp_path: Path) -> None:
@@ -39,3 +41,33 @@ def test_a_damaged_challenger_is_told_and_the_trainer_goes_on(tmp_path: Path) ->
     again.load_state(lifelong.state())
     told = [each.what for batch in log for each in again.learn(batch)]
     assert "promoted" in told
+
+
+def test_an_item_that_comes_back_is_foreseen_again(tmp_path: Path) -> None:
+    config = replace(CONFIG, items=ITEMS, every_events=10**6)
+    lifelong = Lifelong(config, Registry(tmp_path))
+    for batch in batches(walks(2400)):
+        lifelong.learn(batch)
+    champion = lifelong.champion
+    assert champion is not None
+    user = int(keys_64(["back"])[0])
+
+    def rank(walk: list[str]) -> float:
+        """Where the champion sees the last item of a walk."""
+        events = [(CLICK, "back", item, START + 4000 + i) for i, item in enumerate(walk[:-1])]
+        for batch in batches(events, prefix=f"{walk} at {lifelong.books.events}"):
+            lifelong.learn(batch)
+        before = lifelong.memory.trails.of(user)
+        assert before is not None
+        asked = Questions.of([(user, lifelong.memory.items.row(walk[-1]), 0, before)])
+        return float(champion.ranks(asked)[0])
+
+    walk = [f"i{3 * i}" for i in range(ITEMS // 3)]
+    foreseen = rank(walk)
+    assert foreseen <= 10
+    others = [(CLICK, "elsewhere", f"other-{i}", START + 3000 + i) for i in range(ITEMS)]
+    for batch in batches(others, prefix="others"):
+        lifelong.learn(batch)
+    assert rank(walk[:1] + walk[-1:]) == inf, "nobody has met it since"
+    lifelong.learn(batches([(CLICK, "other", walk[-1], START + 5000)], prefix="again")[0])
+    assert rank(walk) <= 10

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from learners.deep.registry import Registry, Snapshot
+from learners.durable import replace_file
 from learners.errors import SnapshotError
 
 KILLS = 20
@@ -104,6 +105,50 @@ def test_without_a_champion_before_it_there_is_nothing_to_go_back_to(tmp_path: P
     with pytest.raises(SnapshotError, match=f"no champion before {only}: name one"):
         registry.rollback()
     assert registry.alias("champion") == only
+
+
+def test_one_that_was_rolled_back_is_never_gone_back_to(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    good = promoted(registry)
+    bad = promoted(registry, 2)
+    child = written(registry, 3)  # of the bad one, before it is known as bad
+    assert registry.rollback("worse live") == good
+    registry.promote(child)
+    grandchild = promoted(registry, 4)
+    assert registry.rollback() == child
+    assert registry.aliases() == {"champion": child, "previous": good, "challenger": None}
+    assert registry.rollback() == good
+    assert registry.alias("previous") is None
+    states = {told["id"]: told["state"] for told in registry.manifests()}
+    assert {states[id] for id in (bad, child, grandchild)} == {"rolled_back"}
+
+
+def test_a_damaged_champion_leaves_the_one_before_it_to_go_back_to(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    good, damaged = promoted(registry), promoted(registry, 2)
+    flip(tmp_path / "snapshots" / damaged / "weights.safetensors", -2)
+    third = promoted(registry, 3)
+    assert registry.aliases() == {"champion": third, "previous": good, "challenger": None}
+
+
+def test_a_kill_in_the_middle_of_a_rollback_leaves_nothing_bad_to_go_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path)
+    good, bad = promoted(registry), promoted(registry, 2)
+
+    def end(path: Path, data: bytes) -> None:
+        if path.name == "aliases.json":
+            raise KeyboardInterrupt
+        replace_file(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("learners.deep.registry.replace_file", end)
+        with pytest.raises(KeyboardInterrupt):
+            registry.rollback("worse live")
+    assert registry.alias("champion") == bad
+    third = promoted(registry, 3)
+    assert registry.aliases() == {"champion": third, "previous": good, "challenger": None}
 
 
 def test_a_discarded_challenger_says_why(tmp_path: Path) -> None:

@@ -25,23 +25,31 @@ from torch.nn import functional as F
 
 from learners.deep.config import HEADS, Architecture, SequenceConfig
 
-__all__ = ["ENCODERS", "Core", "Dense", "Encoder", "Recurrent", "Transformer"]
+__all__ = ["ENCODERS", "Core", "Dense", "Drop", "Encoder", "Recurrent", "Transformer"]
 
 REACH_DECAY = 0.5  # of a weight's logarithm, an event, at first
 
 
 class Drop(nn.Module):
-    """Dropout that draws a byte for each number: a fifth of the time of torch's own on a CPU."""
+    """Dropout that draws a byte for each number: a fifth of the time of torch's own on a CPU.
+
+    It draws from its `generator`; without one, from torch's own, which all threads share.
+    """
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.cut = round(256 * share)
+        self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.cut):
             return x
         whole = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
-        byte = whole.random_(-(2**63), None).view(torch.uint8)[: x.numel()].view(x.shape)
+        byte = (
+            whole.random_(-(2**63), None, generator=self.generator)
+            .view(torch.uint8)[: x.numel()]
+            .view(x.shape)
+        )
         return x * (byte >= self.cut).to(x.dtype).mul_(256 / (256 - self.cut))
 
 

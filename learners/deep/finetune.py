@@ -63,7 +63,7 @@ def fine_tune(
     first: bool = False,
     progress: Progress = lambda done, of: None,
 ) -> FineTuned:
-    """Train a model in place, where it is; the same on every run of a CPU.
+    """Train a model in place, where it is; the same on every run of a CPU, whatever else runs.
 
     Parameters
     ----------
@@ -82,12 +82,13 @@ def fine_tune(
     new = windows(new, model.config.most_events)
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = model.table.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        training = _Training(model, config, champion, first)
+    model.drop_by(torch.Generator(model.table.device).manual_seed(config.seed))
+    training = _Training(model, config, champion, first)
+    try:
         training.run(new, rehearsed, progress)
-        _calibrate(model.eval(), new, np.random.default_rng(config.seed))
+    finally:
+        model.drop_by(None)
+    _calibrate(model.eval(), new, np.random.default_rng(config.seed))
     recent = training.losses[-max(len(training.losses) // 10, 1) :]
     return FineTuned(
         model,

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from learners.deep.config import FineTuneConfig, SequenceConfig
 from learners.deep.growth import first_rows
 from learners.deep.histories import Histories
+from learners.deep.likeness import Listed, alike
 from learners.deep.packing import Arrays, pack, unpack
 from learners.deep.questions import Pupil, in_rows_of
 from learners.deep.registry import Snapshot
+from learners.deep.trails import no_histories
 from learners.store.vocab import Vocabulary
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "pupil_of",
 ]
 
+TAUGHT_A_LISTED = 16
 LEAST_STEPS = 16  # of a round, where batches need not become smaller than that
 LEAST_BATCH = 8  # sequences
 Progress = Callable[[int, int], None]  # steps done, of how many
@@ -52,6 +55,9 @@ class Lesson:
     items: list[str]  # by row of the model: the parent's that are still known, then new ones
     kept: NDArray[np.int64]  # rows of the parent's table that stay
     row_of: NDArray[np.int32]  # row of the model by row of the vocabulary, -1 for none
+    token: NDArray[np.int32]  # (items, TOKENS) what the catalogue says of them
+    listed: list[str]  # items that nobody has clicked yet
+    listed_token: NDArray[np.int32]  # (listed, TOKENS)
     new: Histories
     older: Remembered | None
     model: SequenceConfig
@@ -63,6 +69,7 @@ class Trained(NamedTuple):
 
     arrays: Arrays
     items: list[str]
+    taught: int  # the first so many of them were trained
     figures: dict[str, Any]
 
 
@@ -79,14 +86,17 @@ class _Translated:
 def lesson_of(
     parent: Pupil | None,
     vocabulary: Vocabulary,
+    listed: Listed,
     new: Histories,
     older: Remembered | None,
     model: SequenceConfig,
     tuning: FineTuneConfig,
 ) -> Lesson:
-    """Prepare a lesson; every item of the vocabulary gets a row, those that left it lose theirs.
+    """Prepare a lesson; every item that was clicked gets a row, those that are gone lose theirs.
 
-    A parent of another shape cannot be fine-tuned: then a model begins from nothing. Few sequences
+    The newest of those that are only listed get one afterwards, near those that they are like: at
+    most one for `TAUGHT_A_LISTED` others, as each stands in the way of one that is clicked. A
+    parent of another shape cannot be fine-tuned: then a model begins from nothing. Few sequences
     are taken in smaller batches.
     """
     batch = min(max(len(new) // LEAST_STEPS, LEAST_BATCH), tuning.batch)
@@ -95,6 +105,11 @@ def lesson_of(
     unused = set(vocabulary.unused)
     rows = np.array([row for row in range(vocabulary.used) if row not in unused], np.int64)
     known = np.full(len(rows), -1) if parent is None else parent.row_of[rows]
+    taught = vocabulary.last_seen[rows] > 0
+    if parent is not None:
+        taught |= (known >= 0) & (known < parent.taught)
+    fresh = listed.newest(rows[~taught], int(taught.sum()) // TAUGHT_A_LISTED)
+    rows, known = rows[taught], known[taught]
     order = np.concatenate([rows[known >= 0][np.argsort(known[known >= 0])], rows[known < 0]])
     row_of = np.full(vocabulary.capacity, -1, np.int32)
     row_of[order] = np.arange(len(order))
@@ -103,6 +118,9 @@ def lesson_of(
         items=[vocabulary.ids[row] for row in order.tolist()],
         kept=np.sort(known[known >= 0]).astype(np.int64),
         row_of=row_of,
+        token=listed.token[order],
+        listed=[vocabulary.ids[row] for row in fresh.tolist()],
+        listed_token=listed.token[fresh],
         new=new,
         older=older,
         model=model,
@@ -133,8 +151,10 @@ def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:
         champion = cast(SequenceModel, copy.deepcopy(parent.encoder))
         champion.table = champion.table[torch.from_numpy(lesson.kept)]
         model = copy.deepcopy(champion)
-        table = model.table.numpy()
-        model.grow(first_rows(table, new, len(lesson.items), seed, lesson.model.table_std))
+        table, known = model.table.numpy(), len(lesson.kept)
+        near = alike(lesson.token[known:], lesson.token[:known])
+        std = lesson.model.table_std
+        model.grow(first_rows(table, new, len(lesson.items), seed, std, near))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tuned = fine_tune(
         model,
@@ -152,7 +172,21 @@ def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:
         "targets": tuned.targets,
         "loss": round(tuned.loss, 5) if np.isfinite(tuned.loss) else None,
     }
-    return Trained(pack(tuned.model.arrays()), lesson.items, figures)
+    return _with_listed(tuned.model.arrays(), figures, lesson)
+
+
+def _with_listed(
+    arrays: dict[str, NDArray[np.float32]], figures: dict[str, Any], lesson: Lesson
+) -> Trained:
+    """Give rows to items that nobody has clicked, near those that the catalogue likens them to."""
+    near = alike(lesson.listed_token, lesson.token)
+    some = np.flatnonzero(near[:, 0] >= 0)
+    table, items = arrays["table"], [lesson.listed[place] for place in some.tolist()]
+    many, seed, std = len(table) + len(some), lesson.tuning.seed, lesson.model.table_std
+    rows = first_rows(table, no_histories(), many, seed, std, near[some])
+    packed = pack(arrays | {"table": np.append(table, rows, axis=0)})
+    told = figures | {"listed": len(items)}
+    return Trained(packed, lesson.items + items, len(lesson.items), told)
 
 
 def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
@@ -184,4 +218,6 @@ def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
         snapshot.items,
         int(snapshot.manifest.get("events", 0)),
         row_of,
+        {snapshot.items[row]: row for row in np.flatnonzero(rows < 0).tolist()},
+        int(snapshot.manifest.get("taught", len(snapshot.items))),
     )

@@ -11,7 +11,7 @@ holds and the registry does not, or the other way round, is what a kill left bet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import replace
@@ -19,8 +19,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.base import CLICK, ERASURE, PURCHASE, Batch
+from learners.base import ERASURE, Batch
 from learners.deep.gate import LIST
+from learners.deep.intake import Act, Intake
 from learners.deep.lesson import Lesson, Progress, Trained, at_once, hold, lesson_of, pupil_of
 from learners.deep.memory import Books, Happening, LifelongConfig, Memory, joined, parted
 from learners.deep.questions import Pupil, Questions
@@ -28,7 +29,6 @@ from learners.deep.registry import Registry
 from learners.deep.season import Cut, Season
 from learners.deep.service import InService
 from learners.errors import SnapshotError
-from learners.store.texts import Texts, keys_64
 
 __all__ = ["Lifelong"]
 
@@ -77,6 +77,9 @@ class Lifelong:
         self.service = InService(registry, self.memory.items, config.gate, config.retire_days)
         self.season: Season | None = None
         self.training: Future[Trained] | None = None
+        self._intake = Intake(
+            self.books, self.memory, config.evaluate_one_in, self._meet_items, self._forget_items
+        )
         self._problem = ""
         self._submit, self._hold, self._progress = submit, hold, progress
         self._told: list[Happening] = []
@@ -99,11 +102,11 @@ class Lifelong:
     def learn(self, batch: Batch) -> list[Happening]:
         """Learn a batch in order; return what happened, oldest first."""
         self._follow()
-        for user, row, kind, time, ask in self._acts(batch):
-            if kind == ERASURE:
-                self._erase(user, time)
+        for act in self._intake.acts(batch):
+            if act.kind == ERASURE:
+                self._erase(act.user, act.time)
             else:
-                self._act(user, row, kind, time, ask)
+                self._act(act)
         self.books.close(batch)
         self._retire()
         return self._telling()
@@ -129,44 +132,29 @@ class Lifelong:
         books = self.books
         self._told.append(Happening(what, snapshot, books.events, books.clock, why, figures))
 
-    def _acts(self, batch: Batch) -> Iterator[tuple[int, int, int, float, bool]]:
-        """Yield user, item, kind and time of what is new, and whether it is to be foreseen."""
-        fresh = self.books.admit(batch)
-        left = fresh[(batch.kind[fresh] <= PURCHASE) | (batch.kind[fresh] == ERASURE)]
-        while len(left):
-            named = left[batch.kind[left] <= PURCHASE]
-            items = Texts.of(batch.item).take(named)
-            room = self.memory.items.room(items)
-            if room == 0 and len(named):  # all before has been learnt by now
-                self._evict_items()
-                continue
-            acts = left if room == len(named) else left[left < named[room]]
-            left = left[len(acts) :]
-            kinds = batch.kind[acts]
-            rows = np.full(len(acts), -1, np.int32)
-            rows[kinds <= PURCHASE] = self.memory.rows_of(items[:room], self.books.events + 1)
-            users = keys_64(Texts.of(batch.user).take(acts))
-            asked = batch.event_hash[acts] % np.uint64(self.config.evaluate_one_in) == 0
-            columns = users, rows, kinds, batch.timestamp[acts], asked & (kinds == CLICK)
-            yield from zip(*(column.tolist() for column in columns), strict=True)
+    def _meet_items(self, rows: NDArray[np.int32], names: Sequence[str]) -> None:
+        self.service.meet_items(rows, names)
+        if self.season is not None:
+            self.season.meet_items(rows, names)
 
-    def _evict_items(self) -> None:
-        gone = self.memory.evict_items()
+    def _forget_items(self, gone: NDArray[np.int64]) -> None:
         self.service.forget_items(gone)
         if self.season is not None:
             self.season.forget_items(gone)
 
-    def _act(self, user: int, row: int, kind: int, time: float, ask: bool) -> None:
-        memory, books = self.memory, self.books
+    def _act(self, act: Act) -> None:
+        memory, books, user = self.memory, self.books, act.user
         books.events += 1
-        books.clock = max(books.clock, time)
-        if ask and (self.champion or self.season) and (before := memory.trails.of(user)):
-            memory.asked.append((user, row, books.events, before))
+        books.clock = max(books.clock, act.time)
+        memory.items.last_seen[act.row] = books.events
+        asks = act.ask and (self.champion or self.season)
+        if asks and (before := memory.trails.question(user, act.time, act.session)):
+            memory.asked.append((user, act.row, books.events, before))
             if memory.holds_out(user):
                 memory.old.add(memory.asked[-1])
             if len(memory.asked) == BLOCK:
                 self._close_block()
-        memory.trails.append(user, row, kind, time)
+        memory.trails.append(user, act.row, act.kind, act.time, act.session)
         if self.season is None and books.lesson_is_due(self.config):
             self._begin()
 
@@ -175,15 +163,15 @@ class Lifelong:
         self.memory.erase(user)
         self.service.erase(user, time)
         if self.season is not None:
-            self.season.erase(user)
+            self.season.erase(user, time)
 
     def _retire(self) -> None:
         """Retire what was trained before an erasure, in time; begin a lesson without the erased."""
         clock = self.books.clock
         if self.service.has_to_go(clock):
             self.books.due = True
-        for id in self.service.retire(clock):
-            self._tell("retired", id, "trained before an erasure")
+        for id, why in self.service.retire(clock).items():
+            self._tell("retired", id, why)
 
     # Questions: test, then learn
 
@@ -234,7 +222,9 @@ class Lifelong:
             return
         tuning = replace(self.config.tuning, seed=self.config.tuning.seed + books.cuts)
         older = deepcopy(memory.buffer) if len(memory.buffer) else None
-        lesson = lesson_of(self.champion, memory.items, new, older, self.config.model, tuning)
+        lesson = lesson_of(
+            self.champion, memory.items, memory.listed, new, older, self.config.model, tuning
+        )
         cut = Cut.of(lesson, books, replace=self.service.has_to_go(books.clock))
         met = new.item[new.item >= 0]
         self.season = Season(cut, np.bincount(met, minlength=memory.items.capacity))
@@ -253,12 +243,13 @@ class Lifelong:
             self._tell("failed", None, repr(error))
             return
         trained = training.result()
-        told = {"items": len(trained.items), "training": trained.figures}
+        told = {"items": len(trained.items), "taught": trained.taught, "training": trained.figures}
         try:
             id = self.registry.write(trained.arrays, trained.items, season.cut.manifest() | told)
             self._tell("born", id, "", **trained.figures)
-            if season.cut.erased:
-                self.service.note_erasure(id, self.books.clock)
+            if self.registry.problem:
+                self._tell("problem", None, self.registry.problem)
+            self.service.await_end(season.cut.erased)
             if not all(np.isfinite(array).all() for array in trained.arrays.values()):
                 self._discard(id, "its weights are no finite numbers")
                 return
@@ -299,10 +290,11 @@ class Lifelong:
 
     def _follow(self) -> None:
         """Let those serve whom the registry names."""
-        if not self.service.follow([self._challenger]):
-            if self.service.problem not in ("", self._problem):
-                self._tell("problem", None, self.service.problem)
-            self._problem = self.service.problem
+        changed = self.service.follow([self._challenger])
+        if self.service.problem not in ("", self._problem):
+            self._tell("problem", None, self.service.problem)
+        self._problem = self.service.problem
+        if not changed:
             return
         self.books.hits.begin()
         champion = self.champion

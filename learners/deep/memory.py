@@ -14,6 +14,7 @@ from learners.base import Batch
 from learners.deep.config import FineTuneConfig, SequenceConfig
 from learners.deep.gate import GateConfig
 from learners.deep.histories import Histories
+from learners.deep.likeness import Listed
 from learners.deep.questions import Asked, Questions, Sample
 from learners.deep.rehearsal import ReplayBuffer
 from learners.deep.trails import Trails, no_histories
@@ -45,6 +46,7 @@ class LifelongConfig:
     items: int = 200_000
     newest: int = 50_000  # sequences
     reservoir: int = 50_000
+    session_gap_seconds: float = 1800.0  # as nodes have it: models are judged by their questions
     evaluate_one_in: int = 8
     hold_out_one_in: int = 64  # users
     retire_days: float = 30.0
@@ -55,7 +57,7 @@ class Happening(NamedTuple):
     """Something that happened: `what` is one of the words below.
 
     begun, born, trial, promoted, discarded, rolled_back, retired (of lessons and snapshots);
-    alarm (hits have become rarer), failed (a lesson), problem (the registry cannot be read).
+    alarm (hits have become rarer), failed (a lesson), problem (with the registry).
     """
 
     what: str
@@ -190,7 +192,8 @@ class Memory:
     def __init__(self, config: LifelongConfig) -> None:
         self.config = config
         self.items = Vocabulary(config.items)
-        self.trails = Trails(config.users, config.model.most_events)
+        self.listed = Listed(config.items)
+        self.trails = Trails(config.users, config.model.most_events, config.session_gap_seconds)
         self.buffer = ReplayBuffer(
             newest=config.newest,
             reservoir=config.reservoir,
@@ -239,16 +242,16 @@ class Memory:
         self.old.erase(user)
         self.asked = [asked for asked in self.asked if asked[0] != user]
 
-    def rows_of(self, items: Texts, seen: int) -> NDArray[np.int32]:
-        """Return rows of items (n,), for which there is room."""
+    def rows_of(self, items: Texts) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return rows of items (n,), for which there is room, and those not seen before (m,)."""
         rows = self.items.assign(items)
-        self.items.last_seen[rows] = seen
-        return rows
+        return rows, np.unique(rows[self.items.last_seen[rows] == 0])
 
     def evict_items(self) -> NDArray[np.int64]:
         """Give up the items unseen for longest; return their rows."""
         gone = self.items.oldest()
         self.items.free(gone)
+        self.listed.forget(gone)
         for part in (self.trails, self.old):
             part.forget_items(gone)
         for item in (self.fresh.item, self.buffer.item):
@@ -264,6 +267,7 @@ class Memory:
         fresh = self.fresh
         return {
             "items": {name: np.array(array) for name, array in self.items.state().items()},
+            "listed": self.listed.state(self.items.used),
             "trails": self.trails.state(),
             "buffer": self.buffer.state(),
             "fresh": {
@@ -282,6 +286,7 @@ class Memory:
     def load_state(self, parts: Mapping[str, State]) -> None:
         """Become the memory that gave this state."""
         self.items.load_state(parts["items"])
+        self.listed.load_state(parts["listed"])
         self.trails.load_state(parts["trails"])
         self.buffer.load_state(parts["buffer"])
         fresh: dict[str, Any] = {name: np.array(a) for name, a in parts["fresh"].items()}

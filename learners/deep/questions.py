@@ -207,7 +207,10 @@ def ranks_by_count(counts: NDArray[np.int64], questions: Questions) -> NDArray[n
 
 @dataclass(slots=True)
 class Pupil:
-    """A snapshot in the trainer's hands."""
+    """A snapshot in the trainer's hands.
+
+    Its items lose their rows of the vocabulary and come back; `away` are those without one.
+    """
 
     id: str
     config: dict[str, Any]  # of the model
@@ -216,6 +219,20 @@ class Pupil:
     items: list[str]  # by row of the table
     events: int  # clicks and purchases that had come when it was trained
     row_of: NDArray[np.int32]  # row of the table by row of the vocabulary, -1 for none
+    away: dict[str, int]  # row of the table by id, of items that are not in the vocabulary
+    taught: int  # rows of the table that were trained; the rest are like them
+
+    def forget_items(self, gone: NDArray[np.int64]) -> None:
+        """Let go of items that lose their rows of the vocabulary."""
+        lost = self.row_of[gone]
+        self.away |= {self.items[row]: row for row in lost[lost >= 0].tolist()}
+        self.row_of[gone] = -1
+
+    def meet_items(self, rows: NDArray[np.int32], names: Sequence[str]) -> None:
+        """Find items that have got rows of the vocabulary, (n,) both."""
+        for row, name in zip(rows.tolist(), names, strict=True) if self.away else ():
+            if name in self.away:
+                self.row_of[row] = self.away.pop(name)
 
     def ranks(self, questions: Questions) -> NDArray[np.float64]:
         """Return the rank of each answer, (n,): inf for a miss, NaN where scores are no numbers."""

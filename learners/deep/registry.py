@@ -11,23 +11,30 @@ from __future__ import annotations
 
 import fcntl
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from learners.deep.packing import Arrays
+from learners.deep.snapshots import (
+    ALIASES,
+    FORMAT,
+    ITEMS,
+    MANIFEST,
+    WEIGHTS,
+    Alias,
+    Snapshot,
+    Snapshots,
+)
 from learners.durable import (
     digest_of,
-    read_sealed,
     replace_file,
     sealed,
     write_arrays,
@@ -38,32 +45,11 @@ from learners.errors import SnapshotError
 
 __all__ = ["ALIASES", "Alias", "Registry", "Snapshot"]
 
-FORMAT = 1
-ID = re.compile(r"\d{8}-[0-9a-f]{8}")
-Alias = Literal["champion", "previous", "challenger"]
-ALIASES: tuple[Alias, ...] = ("champion", "previous", "challenger")
-WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.json", "manifest.json"
-CURE = "`everlearn snapshots list` tells which are sound; promote one of them"
+BAD = ("rolled_back", "discarded")  # fates of snapshots to which nobody goes back by themselves
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A snapshot as it was read: verified, in memory."""
-
-    id: str
-    arrays: Arrays  # by name, packed
-    items: list[str]  # id by row
-    manifest: dict[str, Any]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The model's own configuration, as plain values."""
-        config: dict[str, Any] = self.manifest["config"]
-        return config
-
-
-class Registry:
-    """A folder of snapshots.
+class Registry(Snapshots):
+    """A folder of snapshots, to be read and written.
 
     Parameters
     ----------
@@ -71,6 +57,11 @@ class Registry:
         Made by the first snapshot that is written.
     keep
         How many of the newest stay; champion, previous and challenger always do.
+
+    Attributes
+    ----------
+    problem : str
+        Why an old snapshot could not be deleted when the last one was written; else empty.
 
     Examples
     --------
@@ -84,89 +75,9 @@ class Registry:
     """
 
     def __init__(self, root: Path, keep: int = 10) -> None:
-        self.root = root
+        super().__init__(root)
         self.keep = keep
-
-    # Reading
-
-    def alias(self, name: Alias) -> str | None:
-        """Return the id that an alias names, `None` for none.
-
-        Raises
-        ------
-        SnapshotError
-            `aliases.json` is damaged.
-        """
-        return self.aliases()[name]
-
-    def aliases(self) -> dict[str, str | None]:
-        """Return the id of every alias, all of one moment."""
-        path = self.root / "aliases.json"
-        try:
-            told = read_sealed(path)
-        except FileNotFoundError:
-            told = {}
-        except (OSError, ValueError) as error:
-            raise SnapshotError(f"{path} is refused: {error}; {CURE}") from error
-        return {name: told.get(name) for name in ALIASES}
-
-    def _sound_aliases(self) -> dict[str, str | None]:
-        try:
-            return self.aliases()
-        except SnapshotError:
-            return dict.fromkeys(ALIASES)
-
-    def ids(self) -> list[str]:
-        """Return the ids of all snapshots, oldest first."""
-        folder = self.root / "snapshots"
-        if not folder.is_dir():
-            return []
-        return sorted(path.name for path in folder.iterdir() if ID.fullmatch(path.name))
-
-    def read(self, id: str) -> Snapshot:
-        """Return a snapshot, every byte of it verified.
-
-        Raises
-        ------
-        SnapshotError
-            It is missing, damaged, or of another format.
-        """
-        from safetensors.numpy import load
-
-        manifest = self.manifest(id)
-        weights, items = (self._verified(id, name, manifest) for name in (WEIGHTS, ITEMS))
-        return Snapshot(id, load(weights), json.loads(items), manifest)
-
-    def manifest(self, id: str) -> dict[str, Any]:
-        """Return a snapshot's manifest, with its `state` as the aliases tell it.
-
-        Raises
-        ------
-        SnapshotError
-            It is missing, damaged, or of another format.
-        """
-        folder = self._folder(id)
-        try:
-            manifest = read_sealed(folder / MANIFEST)
-        except (OSError, ValueError) as error:
-            raise self._refused(id, error) from error
-        if (form := manifest.get("format")) != FORMAT:
-            raise self._refused(id, f"its format is {form!r}, this version reads {FORMAT}")
-        if (own := manifest.get("id")) != id:
-            raise self._refused(id, f"its manifest is that of {own!r}")
-        return {**manifest, "state": self._state(id, manifest)}
-
-    def manifests(self) -> list[dict[str, Any]]:
-        """Return the manifests, oldest first; a damaged one says its `problem`."""
-        listed = []
-        for id in self.ids():
-            try:
-                listed.append(self.manifest(id))
-            except SnapshotError as error:
-                listed.append({"id": id, "state": "damaged", "problem": str(error)})
-        return listed
-
-    # Writing
+        self.problem = ""
 
     def write(self, arrays: Arrays, items: Sequence[str], manifest: Mapping[str, Any]) -> str:
         """Write a snapshot, and let the alias `challenger` name it; return its id.
@@ -183,7 +94,8 @@ class Registry:
         Raises
         ------
         SnapshotError
-            It cannot be written: then nothing of it is left.
+            It cannot be written: then nothing of it is left. That an old one cannot be deleted is
+            a `problem`.
         """
         with self._writing(begin=True) as aliases:
             for left in (self.root / "snapshots").glob("*.tmp"):  # by a writer that was killed
@@ -192,12 +104,18 @@ class Registry:
             id = f"{self._next_number():08d}-{self._digest(arrays, items, told)[:8]}"
             write_folder(self._folder(id), partial(_fill, arrays, items, {**told, "id": id}))
             aliases["challenger"] = id
+        self.problem = ""
         for old in self.ids()[: -self.keep]:
-            self.remove(old)
+            try:
+                self.remove(old)
+            except SnapshotError as error:
+                self.problem = f"{old} could not be deleted: {error}"
         return id
 
     def promote(self, id: str) -> None:
         """Let the alias `champion` name a snapshot that is whole; the one before is `previous`.
+
+        One that is damaged or was rolled back does not become `previous`.
 
         Raises
         ------
@@ -209,7 +127,9 @@ class Registry:
             if aliases["champion"] == id:
                 return
             self._annotate(id, {"fate": None})
-            aliases["previous"], aliases["champion"] = aliases["champion"], id
+            before = filter(None, (aliases["champion"], aliases["previous"]))
+            good = (each for each in before if each != id and self._was_good(each))
+            aliases["previous"], aliases["champion"] = next(good, None), id
             if aliases["challenger"] == id:
                 aliases["challenger"] = None
 
@@ -219,7 +139,7 @@ class Registry:
         Raises
         ------
         SnapshotError
-            There is none, or it is damaged; then the champion stays.
+            There is none, it is damaged, or was rolled back; then the champion stays.
         """
         with self._writing() as aliases:
             champion, previous = aliases["champion"], aliases["previous"]
@@ -228,11 +148,36 @@ class Registry:
                     f"{self.root} has no champion before {champion or 'the first'}: name one with "
                     "`everlearn snapshots promote`"
                 )
-            parent = self.read(previous).manifest.get("parent")
+            told = self.read(previous).manifest
+            if told.get("fate") in BAD:
+                raise SnapshotError(
+                    f"{previous}, the champion before {champion}, was {told['fate']}: "
+                    f"{told.get('why')}; name one with `everlearn snapshots promote`"
+                )
             self._annotate(champion, {"fate": "rolled_back", "why": why})
             aliases["champion"] = previous
-            aliases["previous"] = parent if parent in self.ids() and parent != champion else None
+            aliases["previous"] = self._good_parent(told)
         return previous
+
+    def _good_parent(self, manifest: Mapping[str, Any]) -> str | None:
+        """Return the nearest that a snapshot was trained from and that was good, if any is left."""
+        there = set(self.ids())
+        while (parent := manifest.get("parent")) in there:
+            there.remove(parent)
+            if self._was_good(parent):
+                return str(parent)
+            try:
+                manifest = self.manifest(parent)
+            except SnapshotError:
+                break
+        return None
+
+    def _was_good(self, id: str) -> bool:
+        """Tell whether a snapshot is whole, and nobody has found it bad."""
+        try:
+            return self.read(id).manifest.get("fate") not in BAD
+        except SnapshotError:
+            return False
 
     def discard(self, id: str, why: str) -> None:
         """Note that a challenger was not good enough, and why."""
@@ -241,11 +186,13 @@ class Registry:
             if aliases["challenger"] == id:
                 aliases["challenger"] = None
 
-    def retire(self, id: str) -> None:
-        """Delete a snapshot; an alias that named it names none from now on."""
+    def retire(self, id: str) -> str:
+        """Delete a snapshot; return the aliases that named it, which name none from now on."""
         with self._writing() as aliases:
-            aliases.update({name: None for name, its in aliases.items() if its == id})
+            named = [name for name, its in aliases.items() if its == id]
+            aliases.update(dict.fromkeys(named))
         self.remove(id)
+        return ", ".join(named)
 
     def annotate(self, id: str, **told: Any) -> None:
         """Enter values into a manifest; tables are merged."""
@@ -307,36 +254,6 @@ class Registry:
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
-
-    def _folder(self, id: str) -> Path:
-        if not ID.fullmatch(id):
-            raise SnapshotError(f"{id!r} is no snapshot: ids look like 00000007-1a2b3c4d; {CURE}")
-        return self.root / "snapshots" / id
-
-    def _verified(self, id: str, name: str, manifest: Mapping[str, Any]) -> bytes:
-        try:
-            data = (self._folder(id) / name).read_bytes()
-        except OSError as error:
-            raise self._refused(id, error) from error
-        digest, said = sha256(data).hexdigest(), str(manifest["sha256"].get(name))
-        if digest != said:
-            damage = f"{name} has SHA-256 {digest[:12]}..., its manifest says {said[:12]}..."
-            raise self._refused(id, f"{damage}: the file is damaged")
-        return data
-
-    def _refused(self, id: str, why: object) -> SnapshotError:
-        if id not in self.ids():
-            there = ", ".join(self.ids()[-5:]) or "none"
-            return SnapshotError(f"no snapshot {id} in {self.root}; there are {there}")
-        return SnapshotError(f"snapshot {id} is refused: {why}; {CURE}")
-
-    def _state(self, id: str, manifest: Mapping[str, Any]) -> str:
-        aliases = self._sound_aliases()
-        if aliases["champion"] == id:
-            return "champion"
-        if manifest.get("fate"):
-            return str(manifest["fate"])
-        return "challenger" if aliases["challenger"] == id else "retired"
 
 
 def _fill(arrays: Arrays, items: Sequence[str], manifest: Mapping[str, Any], folder: Path) -> None:

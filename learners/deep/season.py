@@ -6,7 +6,7 @@ judge them, always the same ones however long the training took.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from learners.deep.gate import GateConfig, Paired, Verdict, judge
 from learners.deep.lesson import Lesson
 from learners.deep.memory import Books
 from learners.deep.questions import Pupil, Questions, Sample, ranks_by_count
+from learners.deep.service import erased_at
 
 __all__ = ["Cut", "Season"]
 
@@ -34,7 +35,7 @@ class Cut(msgspec.Struct, frozen=True):
     config: dict[str, Any]  # of the model
     tuning: dict[str, Any]
     replace: bool = False  # the champion has to go
-    erased: bool = False  # somebody was erased since
+    erased: dict[str, float] = {}  # since: times of the `first` and the `latest`, seconds UTC
     challenger: str = ""  # what came of it
 
     @classmethod
@@ -57,7 +58,8 @@ class Cut(msgspec.Struct, frozen=True):
         """Return what a snapshot's manifest tells of it."""
         own = ("replace", "erased", "challenger")
         told = {name: getattr(self, name) for name in self.__struct_fields__ if name not in own}
-        return {**told, "seed": self.tuning["seed"]}
+        erased = {"erased": self.erased} if self.erased else {}
+        return {**told, **erased, "seed": self.tuning["seed"]}
 
 
 @dataclass(slots=True)
@@ -112,11 +114,11 @@ class Season:
         both = Paired(aged.user, before, self.challenger.ranks(aged))
         return judge(following, both, gate, verdict=self.verdicts, replace=self.cut.replace)
 
-    def erase(self, user: int) -> None:
-        """Forget a user."""
+    def erase(self, user: int, time: float) -> None:
+        """Forget a user; the lesson under way may have been cut with them."""
         self.champion = self.champion[self.questions.user != np.uint64(user)]
         self.questions = self.questions.without(user)
-        self.cut = msgspec.structs.replace(self.cut, erased=True)
+        self.cut = msgspec.structs.replace(self.cut, erased=erased_at(self.cut.erased, time))
 
     def forget_items(self, gone: NDArray[np.int64]) -> None:
         """Mark items that lose their rows: -1."""
@@ -124,7 +126,12 @@ class Season:
             item[np.isin(item, gone)] = -1
         self.counts[gone] = 0
         if self.challenger is not None:
-            self.challenger.row_of[gone] = -1
+            self.challenger.forget_items(gone)
+
+    def meet_items(self, rows: NDArray[np.int32], names: Sequence[str]) -> None:
+        """Find items that have got rows, (n,) both."""
+        if self.challenger is not None:
+            self.challenger.meet_items(rows, names)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return it as named arrays; the challenger is in the registry."""

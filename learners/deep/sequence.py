@@ -8,6 +8,7 @@ score is u.v, and the probability :math:`\sigma(u.v + b)` with one offset b a ki
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Lock
 
 import numpy as np
 import torch
@@ -16,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from learners.deep.config import HEADS, SequenceConfig
-from learners.deep.encoders import ENCODERS
+from learners.deep.encoders import ENCODERS, Drop
 from learners.deep.histories import GAPS, Histories, Padded, batches
 
 __all__ = ["SequenceModel"]
 
 PLACE_STD = 0.02
 KINDS = 2
+SEEDED = Lock()  # torch draws a layer's first numbers from what all threads share: one at a time
 
 
 class SequenceModel(nn.Module):
@@ -50,7 +52,7 @@ class SequenceModel(nn.Module):
 
     def __init__(self, config: SequenceConfig, items: int, seed: int = 1) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
+        with SEEDED, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.config = config
             self.register_buffer("table", config.table_std * torch.randn(items, config.width))
@@ -109,6 +111,12 @@ class SequenceModel(nn.Module):
             u = self.encode_padded(batch)[torch.arange(len(last)), last]
             found[batch.which] = u.cpu().numpy()
         return found
+
+    def drop_by(self, generator: torch.Generator | None) -> None:
+        """Let dropout draw from a generator, on the model's device; `None`: from torch's own."""
+        for part in self.modules():
+            if isinstance(part, Drop):
+                part.generator = generator
 
     def grow(self, rows: NDArray[np.float32]) -> None:
         """Append rows of new items (n, D), see `growth.first_rows`."""

@@ -14,16 +14,33 @@ from numpy.typing import NDArray
 from learners.deep.gate import GateConfig, Paired, is_worse
 from learners.deep.lesson import pupil_of
 from learners.deep.questions import Pupil, Questions
-from learners.deep.registry import Registry
+from learners.deep.refusals import Refusals
+from learners.deep.registry import Alias, Registry
 from learners.errors import SnapshotError
 from learners.store.vocab import Vocabulary
 
-__all__ = ["InService"]
+__all__ = ["InService", "erased_at"]
 
 WINDOWS = 4  # of the gate's targets: how far back a champion is compared
 DAY = 86400.0
+BEFORE = "trained before an erasure"
+FOLLOW = ("aliases", "champion", "previous")  # what may fail, in following
+RETIRE, MARK = "retire", "mark"  # and else
 
 NONE = np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
+
+
+def erased_at(erased: Mapping[str, float], time: float) -> dict[str, float]:
+    """Return the times of the first and the latest erasure, with another one."""
+    another = {"first": time, "latest": time}
+    return _joined(erased or another, another)
+
+
+def _joined(some: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "first": min(some["first"], others["first"]),
+        "latest": max(some["latest"], others["latest"]),
+    }
 
 
 class InService:
@@ -45,7 +62,7 @@ class InService:
     champion, previous : Pupil or None
         As they were read.
     problem : str
-        Why the registry could not be followed; empty when it could.
+        What cannot be done with the registry, as long as it cannot; else empty.
     """
 
     def __init__(
@@ -53,46 +70,67 @@ class InService:
     ) -> None:
         self.registry, self.items, self.gate = registry, items, gate
         self.retire_seconds = retire_days * DAY
+        self._refusals = Refusals(registry)
         self.champion: Pupil | None = None
         self.previous: Pupil | None = None
-        self.problem = ""
+        self._problems: dict[str, str] = {}  # by what cannot be done
         self.retire_at = np.inf  # seconds UTC: when the next snapshot has to be retired
+        self._unmarked: dict[str, dict[str, float]] = {}  # snapshots that cannot tell erasures yet
+        self._look_through = False  # manifests, as they may tell of an earlier time
         self._user, self._before, self._now = NONE
         self._seen = 0  # questions since the last comparison
+
+    @property
+    def problem(self) -> str:
+        return "; ".join(dict.fromkeys(self._problems.values()))
 
     def follow(self, known: Sequence[Pupil | None] = ()) -> bool:
         """Let those serve whom the registry names; tell whether the champion is another.
 
-        Who cannot be read does not serve: then all stays as it is, and `problem` says why.
+        A champion that cannot be read does not serve: then all stays as it is, or where nobody
+        serves, the one before it does, as in a node. `problem` says why.
         """
+        held = [pupil for pupil in (*known, self.champion, self.previous) if pupil]
+        for name in FOLLOW:
+            self._problems.pop(name, None)
         try:
             aliases = self.registry.aliases()
-            named = [aliases["champion"], aliases["previous"]]
-            held = [pupil for pupil in (*known, self.champion, self.previous) if pupil]
-            if named == [pupil.id if pupil else None for pupil in (self.champion, self.previous)]:
-                return False
-            champion, previous = (self._pupil(id, held) for id in named)
-        except (SnapshotError, TypeError, KeyError, RuntimeError) as error:
-            self.problem = str(error)
+        except SnapshotError as error:
+            self._problems["aliases"] = str(error)
             return False
+        champion = self._pupil("champion", aliases["champion"], held)
+        refused = champion is None and aliases["champion"] is not None
+        if refused and self.champion is not None:
+            return False
+        previous = self._pupil("previous", aliases["previous"], held)
+        if refused:
+            champion, previous = previous, None
         changed = champion is not self.champion
-        self.champion, self.previous, self.problem = champion, previous, ""
-        self._user, self._before, self._now = NONE
-        self._seen = 0
+        if changed or previous is not self.previous:
+            self.champion, self.previous = champion, previous
+            self._user, self._before, self._now = NONE
+            self._seen = 0
         return changed
 
-    def _pupil(self, id: str | None, held: Sequence[Pupil]) -> Pupil | None:
-        if id is None:
-            return None
+    def _pupil(self, name: Alias, id: str | None, held: Sequence[Pupil]) -> Pupil | None:
         for pupil in held:
             if pupil.id == id:
                 return pupil
-        return pupil_of(self.registry.read(id), self.items)
+        try:
+            return self._refusals.read(id, lambda told: pupil_of(told, self.items)) if id else None
+        except SnapshotError as error:
+            self._problems[name] = str(error)
+            return None
 
     def forget_items(self, gone: NDArray[np.int64]) -> None:
         """Let go of items that lose their rows."""
         for pupil in filter(None, (self.champion, self.previous)):
-            pupil.row_of[gone] = -1
+            pupil.forget_items(gone)
+
+    def meet_items(self, rows: NDArray[np.int32], names: Sequence[str]) -> None:
+        """Find items that have got rows, (n,) both."""
+        for pupil in filter(None, (self.champion, self.previous)):
+            pupil.meet_items(rows, names)
 
     # Live
 
@@ -131,18 +169,29 @@ class InService:
         self._user, self._before, self._now = (
             array[others] for array in (self._user, self._before, self._now)
         )
+        erased = {"first": time, "latest": time}
         for id in self.registry.ids():
-            self.note_erasure(id, time)
+            self._unmarked[id] = _joined(self._unmarked.get(id, erased), erased)
+            self.await_end(erased)
+        self._mark()
 
-    def note_erasure(self, id: str, time: float) -> None:
-        """Note in a snapshot's manifest that somebody was erased after it was trained."""
-        try:
-            first = self.registry.manifest(id).get("erased", {}).get("first", time)
-            self.registry.annotate(id, erased={"first": min(first, time), "latest": time})
-        except SnapshotError as error:
-            self.problem = str(error)
-        else:
-            self.retire_at = min(self.retire_at, first + self.retire_seconds)
+    def _mark(self) -> None:
+        """Tell erasures in the manifests of what was trained before, as soon as they are sound."""
+        self._problems.pop(MARK, None)
+        for id, erased in list(self._unmarked.items()):
+            try:
+                told = self.registry.manifest(id).get("erased", erased)
+                self.registry.annotate(id, erased=_joined(told, erased))
+            except SnapshotError as error:
+                if id in self.registry.ids():
+                    self._problems[MARK] = str(error)
+                    continue
+            del self._unmarked[id]
+
+    def await_end(self, erased: Mapping[str, float]) -> None:
+        """Note that there is a snapshot which was trained before these erasures."""
+        if erased:
+            self.retire_at = min(self.retire_at, erased["first"] + self.retire_seconds)
 
     def has_to_go(self, clock: float) -> bool:
         """Tell whether the champion was trained before an erasure, and half its time is over."""
@@ -154,22 +203,33 @@ class InService:
             return False
         return bool(clock >= first + self.retire_seconds / 2)
 
-    def retire(self, clock: float) -> list[str]:
-        """Delete what was trained before an erasure and is over its time; return which."""
-        if clock < self.retire_at:
-            return []
-        gone = []
-        self.retire_at = np.inf
+    def retire(self, clock: float) -> dict[str, str]:
+        """Delete what was trained before an erasure and is over its time; return ids and why.
+
+        Nobody can tell what a damaged one was trained on: it goes with the first that has to.
+        """
+        if self._unmarked:
+            self._mark()
+        if clock < self.retire_at and not self._look_through:
+            return {}
+        earliest, gone = self.retire_at, {}
+        self.retire_at, self._look_through = np.inf, False
+        self._problems.pop(RETIRE, None)
         for told in self.registry.manifests():
-            until = told.get("erased", {}).get("first", np.inf) + self.retire_seconds
+            damaged = told["state"] == "damaged"
+            first = told.get("erased", {}).get("first", np.inf)
+            until = earliest if damaged else first + self.retire_seconds
             if until > clock:
                 self.retire_at = min(self.retire_at, until)
                 continue
             try:
-                self.registry.retire(told["id"])
-                gone.append(str(told["id"]))
+                named = self.registry.retire(told["id"])
             except SnapshotError as error:
-                self.problem, self.retire_at = str(error), clock + DAY
+                self._problems[RETIRE] = str(error)
+                self.retire_at = min(self.retire_at, clock + DAY)
+                continue
+            why = "damaged, so that nobody can tell what it was trained on" if damaged else BEFORE
+            gone[str(told["id"])] = f"{why}; it was the {named}" if named else why
         return gone
 
     # State
@@ -188,7 +248,7 @@ class InService:
     def load_state(self, state: Mapping[str, Any]) -> bool:
         """Become what gave this state; tell whether the champion is the same by now."""
         self.follow()
-        self.retire_at = float(state["counts"][1])
+        self.retire_at, self._look_through = float(state["counts"][1]), True
         own = self.champion.id if self.champion else ""
         same = bool(state["champion"].tobytes().decode() == own)
         if same:

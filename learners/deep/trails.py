@@ -1,22 +1,27 @@
 """Trails: the newest events of each user, and which of them the deep model is still to be taught.
 
 An event is handed out once as something to foresee; the events before it come along as context.
+What a user would ask is read off the trail as a node reads it off its history: the session so far,
+or more where that is short (`learners.prequential.ask_user`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.histories import Histories
+from learners.store.history import MOST_QUERY, SHORT_QUERY
 
 __all__ = ["Taught", "Trails", "chained", "no_histories"]
 
 CONTEXT = 12  # events of before that come along with new ones
 SPARE = 14  # events that a trail holds beyond what is asked of it: room is made for so many at once
 
+HEADS = ("held", "taught", "session", "in_session", "last")  # names of what `_heads` returns
 Taught = tuple[NDArray[np.uint64], Histories]  # users (m,), and their sequences
 
 
@@ -57,6 +62,8 @@ class Trails:
         Users followed at most.
     length : int
         Events of a user that can be asked for.
+    gap_seconds : float
+        Silence that ends a session where events name none.
 
     Examples
     --------
@@ -71,8 +78,8 @@ class Trails:
     1
     """
 
-    def __init__(self, users: int, length: int) -> None:
-        self.length = length
+    def __init__(self, users: int, length: int, gap_seconds: float = 1800.0) -> None:
+        self.length, self.gap_seconds = length, gap_seconds
         self._rows: dict[int, int] = {}  # by hash; the longest silent first
         most = length + SPARE
         self.item = np.zeros((users, most), np.int32)
@@ -80,18 +87,25 @@ class Trails:
         self.time = np.zeros((users, most))
         self._held = np.zeros(users, np.int64)  # events of each trail
         self._taught = np.zeros(users, np.int64)  # those of them handed out
+        self._session = np.zeros(users, np.uint64)  # hash of the latest event's, 0 for none
+        self._in_session = np.zeros(users, np.int64)  # events of it so far
+        self._last = np.zeros(users)  # time of the latest event, seconds
         self._waiting: list[tuple[int, Histories]] = []  # handed out early, as they were many
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def append(self, user: int, item: int, kind: int, time: float) -> None:
-        """Take an event of a user, known by the hash of the id."""
+    def append(self, user: int, item: int, kind: int, time: float, session: int = 0) -> None:
+        """Take an event of a user; both are known by the hashes of their ids."""
         row = self._rows.pop(user, -1)
         if row < 0:
             row = len(self._rows) if len(self._rows) < len(self._held) else self._evict()
         self._rows[user] = row
+        if self._begins(row, session, time):
+            self._session[row], self._in_session[row] = session, 0
+        self._in_session[row] += 1
         place = int(self._held[row])
+        self._last[row] = max(time, float(self._last[row])) if place else time
         if place == self.item.shape[1]:
             place = self._make_room(row)
         self.item[row, place] = item
@@ -101,13 +115,27 @@ class Trails:
         if place + 1 - self._taught[row] > self.length - CONTEXT:
             self._hand_out_early(user, row)
 
-    def of(self, user: int) -> Histories | None:
+    def _begins(self, row: int, session: int, time: float) -> bool:
+        """Tell whether an event begins a session, as `learners.store.history.begin` does."""
+        own = int(self._session[row])
+        if session or own:
+            return session != own
+        return time - float(self._last[row]) > self.gap_seconds
+
+    def question(self, user: int, time: float, session: int = 0) -> Histories | None:
+        """Return what a node would ask with before an event, `None` where there is nothing."""
+        row = self._rows.get(user, -1)
+        begins = row < 0 or self._begins(row, session, time)
+        so_far = 0 if begins else int(self._in_session[row])
+        return self.of(user, max(min(so_far, MOST_QUERY), SHORT_QUERY))
+
+    def of(self, user: int, most: int | None = None) -> Histories | None:
         """Return a copy of a user's newest events, `None` where there are none."""
         row = self._rows.get(user, -1)
         if row < 0:
             return None
         end = int(self._held[row])
-        begin = max(end - self.length, 0)
+        begin = max(end - min(most or self.length, self.length), 0)
         part = slice(begin, end)
         start = np.array([0, end - begin])
         return Histories(
@@ -157,8 +185,16 @@ class Trails:
         row = self._rows.pop(user)
         if self._held[row] > max(self._taught[row], 1):
             self._hand_out_early(user, row)
-        self._held[row] = self._taught[row] = 0
+        for array in self._heads():
+            array[row] = 0
         return row
+
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.item, self.kind, self.time, *self._heads()
+
+    def _heads(self) -> tuple[NDArray[Any], ...]:
+        """Return what there is one number of for each trail."""
+        return self._held, self._taught, self._session, self._in_session, self._last
 
     def _hand_out_early(self, user: int, row: int) -> None:
         self._waiting.append((user, self._take(np.array([row]))))
@@ -173,9 +209,9 @@ class Trails:
         if row != last:  # rows stay without gaps: the last one moves
             mover = next(user for user, its in self._rows.items() if its == last)
             self._rows[mover] = row
-            for array in (self.item, self.kind, self.time, self._held, self._taught):
+            for array in self._arrays():
                 array[row] = array[last]
-        for array in (self.item, self.kind, self.time, self._held, self._taught):
+        for array in self._arrays():
             array[last] = 0
 
     def forget_items(self, gone: NDArray[np.int64]) -> None:
@@ -194,8 +230,7 @@ class Trails:
         early = chained([no_histories(), *(histories for _, histories in self._waiting)])
         return {
             "user": np.fromiter(self._rows, np.uint64, len(self._rows)),
-            "held": held,
-            "taught": self._taught[rows],
+            **{name: array[rows] for name, array in zip(HEADS, self._heads(), strict=True)},
             "item": self.item.reshape(-1)[places],
             "kind": self.kind.reshape(-1)[places],
             "time": self.time.reshape(-1)[places],
@@ -214,8 +249,9 @@ class Trails:
         if count > len(self._held):
             raise ValueError(f"the state is of {count} users, {len(self._held)} can be followed")
         self._rows = dict(zip(plain["user"].tolist(), range(count), strict=True))
-        self._held[:], self._taught[:] = 0, 0
-        self._held[:count], self._taught[:count] = held, plain["taught"]
+        for name, array in zip(HEADS, self._heads(), strict=True):
+            array[:] = 0
+            array[:count] = plain[name]
         row = np.repeat(np.arange(count), held)
         column = np.arange(len(row)) - np.repeat(np.cumsum(held) - held, held)
         for name in ("item", "kind", "time"):

@@ -1,0 +1,185 @@
+"""Reading snapshots: each is verified to the last byte, and nothing is written.
+
+`learners.deep.registry` tells what is in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from learners.deep.packing import Arrays
+from learners.durable import read_sealed
+from learners.errors import SnapshotError
+
+__all__ = [
+    "ALIASES",
+    "CURE",
+    "FORMAT",
+    "ITEMS",
+    "MANIFEST",
+    "WEIGHTS",
+    "Alias",
+    "Snapshot",
+    "Snapshots",
+]
+
+FORMAT = 1
+ID = re.compile(r"\d{8}-[0-9a-f]{8}")
+Alias = Literal["champion", "previous", "challenger"]
+ALIASES: tuple[Alias, ...] = ("champion", "previous", "challenger")
+WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.json", "manifest.json"
+CURE = "`everlearn snapshots list` tells which are sound; promote one of them"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot as it was read: verified, in memory."""
+
+    id: str
+    arrays: Arrays  # by name, packed
+    items: list[str]  # id by row
+    manifest: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's own configuration, as plain values."""
+        config: dict[str, Any] = self.manifest["config"]
+        return config
+
+
+class Snapshots:
+    """A folder of snapshots, to be read.
+
+    Parameters
+    ----------
+    root
+        Need not be there: then there are none.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def alias(self, name: Alias) -> str | None:
+        """Return the id that an alias names, `None` for none.
+
+        Raises
+        ------
+        SnapshotError
+            `aliases.json` is damaged.
+        """
+        return self.aliases()[name]
+
+    def aliases(self) -> dict[str, str | None]:
+        """Return the id of every alias, all of one moment."""
+        path = self.root / "aliases.json"
+        try:
+            told = read_sealed(path)
+        except FileNotFoundError:
+            told = {}
+        except (OSError, ValueError) as error:
+            raise SnapshotError(f"{path} is refused: {error}; {CURE}") from error
+        return {name: told.get(name) for name in ALIASES}
+
+    def _sound_aliases(self) -> dict[str, str | None]:
+        try:
+            return self.aliases()
+        except SnapshotError:
+            return dict.fromkeys(ALIASES)
+
+    def ids(self) -> list[str]:
+        """Return the ids of all snapshots, oldest first."""
+        folder = self.root / "snapshots"
+        if not folder.is_dir():
+            return []
+        return sorted(path.name for path in folder.iterdir() if ID.fullmatch(path.name))
+
+    def read(self, id: str) -> Snapshot:
+        """Return a snapshot, every byte of it verified.
+
+        Raises
+        ------
+        SnapshotError
+            It is missing, damaged, or of another format.
+        """
+        from safetensors.numpy import load
+
+        manifest = self.manifest(id)
+        weights, items = (self._verified(id, name, manifest) for name in (WEIGHTS, ITEMS))
+        return Snapshot(id, load(weights), json.loads(items), manifest)
+
+    def manifest(self, id: str) -> dict[str, Any]:
+        """Return a snapshot's manifest, with its `state` as the aliases tell it.
+
+        Raises
+        ------
+        SnapshotError
+            It is missing, damaged, or of another format.
+        """
+        folder = self._folder(id)
+        try:
+            manifest = read_sealed(folder / MANIFEST)
+        except (OSError, ValueError) as error:
+            raise self._refused(id, error) from error
+        if (form := manifest.get("format")) != FORMAT:
+            raise self._refused(id, f"its format is {form!r}, this version reads {FORMAT}")
+        if (own := manifest.get("id")) != id:
+            raise self._refused(id, f"its manifest is that of {own!r}")
+        return {**manifest, "state": self._state(id, manifest)}
+
+    def files(self, id: str) -> tuple[tuple[int, ...] | None, ...]:
+        """Return what changes whenever a file of a snapshot does, `None` for a missing one."""
+        found: list[tuple[int, ...] | None] = []
+        for name in (MANIFEST, WEIGHTS, ITEMS):
+            try:
+                told = (self._folder(id) / name).stat()
+            except OSError:
+                found.append(None)
+            else:
+                found.append((told.st_ino, told.st_size, told.st_ctime_ns))
+        return tuple(found)
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """Return the manifests, oldest first; a damaged one says its `problem`."""
+        listed = []
+        for id in self.ids():
+            try:
+                listed.append(self.manifest(id))
+            except SnapshotError as error:
+                listed.append({"id": id, "state": "damaged", "problem": str(error)})
+        return listed
+
+    def _folder(self, id: str) -> Path:
+        if not ID.fullmatch(id):
+            raise SnapshotError(f"{id!r} is no snapshot: ids look like 00000007-1a2b3c4d; {CURE}")
+        return self.root / "snapshots" / id
+
+    def _verified(self, id: str, name: str, manifest: Mapping[str, Any]) -> bytes:
+        try:
+            data = (self._folder(id) / name).read_bytes()
+        except OSError as error:
+            raise self._refused(id, error) from error
+        digest, said = sha256(data).hexdigest(), str(manifest["sha256"].get(name))
+        if digest != said:
+            damage = f"{name} has SHA-256 {digest[:12]}..., its manifest says {said[:12]}..."
+            raise self._refused(id, f"{damage}: the file is damaged")
+        return data
+
+    def _refused(self, id: str, why: object) -> SnapshotError:
+        if id not in self.ids():
+            there = ", ".join(self.ids()[-5:]) or "none"
+            return SnapshotError(f"no snapshot {id} in {self.root}; there are {there}")
+        return SnapshotError(f"snapshot {id} is refused: {why}; {CURE}")
+
+    def _state(self, id: str, manifest: Mapping[str, Any]) -> str:
+        aliases = self._sound_aliases()
+        if aliases["champion"] == id:
+            return "champion"
+        if manifest.get("fate"):
+            return str(manifest["fate"])
+        return "challenger" if aliases["challenger"] == id else "retired"
