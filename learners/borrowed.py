@@ -27,6 +27,11 @@ class Borrowed(types.Type):
         self.whole = whole
         super().__init__(f"Borrowed({whole})")
 
+    @property
+    def key(self) -> Any:
+        """That of the tuple, fields and all: its name does not tell two of one class apart."""
+        return self.whole
+
 
 @register_model(Borrowed)
 class _BorrowedModel(models.OpaqueModel):

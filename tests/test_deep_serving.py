@@ -15,7 +15,7 @@ from learners.deep.config import ARCHITECTURES, Architecture, SequenceConfig
 from learners.deep.histories import Histories
 from learners.deep.packing import pack, unpack
 from learners.deep.served.deep import Deep
-from learners.deep.served.index import make_index, recall
+from learners.deep.served.index import make_index, make_search, nearest, recall
 from learners.engine import Engine
 from learners.errors import SnapshotError
 from tests.test_engine import CONFIG, batch_of, checkerboard, cut
@@ -72,10 +72,14 @@ def learnt() -> Engine:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("width", [32, 40])
-def test_answers_are_those_of_torch(learnt: Engine, architecture: Architecture, width: int) -> None:
-    model = shaken(SequenceConfig(architecture, width=width, feed_forward=80), len(ITEMS) + 1)
-    held = Held(model)
+@pytest.mark.parametrize(("width", "others"), [(32, 0), (40, 600)])
+def test_answers_are_those_of_torch(
+    learnt: Engine, architecture: Architecture, width: int, others: int
+) -> None:
+    names = [*ITEMS, "never", *(f"other-{i}" for i in range(others))]
+    names = np.random.default_rng(4).permutation(names).tolist()
+    model = shaken(SequenceConfig(architecture, width=width, feed_forward=80), len(names))
+    held = Held(model, names)
     learnt.serve(Deep(CONFIG.items, held))
     asked = [
         (item, KINDS[PURCHASE if i == 2 else CLICK], 900.0 * i * i)
@@ -118,6 +122,20 @@ def test_the_index_finds_nearly_all_of_the_nearest() -> None:
     assert recall(index, asked, 20) > 0.95
     again = pack({"table": rows.astype(np.float32)})
     assert all((packed[name] == again[name]).all() for name in packed)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 5, 257, 1000])
+def test_an_index_of_few_clusters_finds_the_nearest_of_all(n: int) -> None:
+    generator = np.random.default_rng(n)
+    packed = pack({"table": generator.standard_normal((n, 40)).astype(np.float32)})
+    code, cluster, centre = (packed[name] for name in ("code", "cluster", "centre"))
+    centre = np.append(centre, -centre[:1], axis=0)  # a cluster without rows
+    index, order = make_index(code, cluster, centre)  # type: ignore[arg-type]
+    u = generator.standard_normal(40).astype(np.float32)
+    found, products = nearest(index, make_search(index), u, 7)
+    exact = unpack(packed)["table"] @ u / np.linalg.norm(unpack(packed)["table"], axis=1)
+    assert order[found].tolist() == np.argsort(-exact)[:7].tolist()
+    np.testing.assert_allclose(products, -np.sort(-exact)[:7], atol=1e-5)
 
 
 def test_a_snapshot_changes_answers_and_none_brings_them_back() -> None:
@@ -192,7 +210,7 @@ def test_nothing_is_remembered_of_the_erased(learnt: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["nan", "names", "missing", "config", "width", "cluster", "scale"]
+    "fault", ["nan", "names", "twice", "missing", "config", "width", "cluster", "scale"]
 )
 def test_what_does_not_fit_together_is_refused(fault: str) -> None:
     model = shaken(SMALL, len(ITEMS) + 1)
@@ -203,6 +221,8 @@ def test_what_does_not_fit_together_is_refused(fault: str) -> None:
         arrays["encoder.reach"][0] = np.nan
     elif fault == "names":
         broken.items = ITEMS
+    elif fault == "twice":
+        broken.items = [*ITEMS, ITEMS[0]]
     elif fault == "missing":
         del arrays["encoder.query.weight"]
     elif fault == "width":

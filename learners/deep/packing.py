@@ -1,8 +1,8 @@
 """What of a model a snapshot keeps: rows of items in bytes, and sorted into clusters.
 
-What counts of an item's row is its direction; 8 bits a number tell it within 0.3 %, and a search
-reads a quarter of the memory. The clusters are those of `learners.deep.served.index`. A model that
-is asked is made of the packed rows again, so the gate judges what nodes will serve.
+What counts of an item's row is its direction; 8 bits a number tell it within 0.6 % of its length,
+and a search reads a quarter of the memory. The clusters are those of `learners.deep.served.index`.
+A model that is asked is made of the packed rows again, so the gate judges what nodes will serve.
 """
 
 from __future__ import annotations

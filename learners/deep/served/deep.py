@@ -61,10 +61,9 @@ class Deep:
     def __init__(self, items: int, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot.id if snapshot else ""
         self._asked_for = np.zeros(items, np.bool_)  # rows of the engine whose id was looked up
-        keys = keys_64(snapshot.items if snapshot else ())
+        index, order, weights, keys = _parts_of(snapshot) if snapshot else _NOTHING
         by_key = np.argsort(keys)
         self._keys = keys[by_key]  # hashes of the snapshot's items, rising
-        index, order, weights = _parts_of(snapshot, self._keys) if snapshot else _NOTHING
         self._place = np.argsort(order)[by_key].astype(np.int32)  # of each in the index
         self.arrays = make_deep(index, weights, items)
 
@@ -110,13 +109,15 @@ class Deep:
         forget_users(self.arrays, rows)
 
 
-def _parts_of(
-    snapshot: Snapshot, keys: NDArray[np.uint64]
-) -> tuple[Index, NDArray[np.int64], Weights]:
+_Parts = tuple[Index, NDArray[np.int64], Weights, NDArray[np.uint64]]
+
+
+def _parts_of(snapshot: Snapshot) -> _Parts:
     try:
         config, arrays = SequenceConfig(**snapshot.config), snapshot.arrays
+        keys = keys_64(snapshot.items)
         index, order = _index_of(arrays, len(keys), config.width)
-        if (np.diff(keys) == 0).any():
+        if len(np.unique(keys)) < len(keys):
             raise ValueError("two of its items have one id")
         numbers = [np.array([config.scale]), *arrays.values()]
         if not all(np.isfinite(array).all() for array in numbers):
@@ -126,7 +127,7 @@ def _parts_of(
         raise SnapshotError(
             f"snapshot {snapshot.id} cannot be served: {error}; promote another one"
         ) from error
-    return index, order, weights
+    return index, order, weights, keys
 
 
 def _index_of(
@@ -146,9 +147,10 @@ def _index_of(
     return make_index(code, cluster, centre)  # type: ignore[arg-type]
 
 
-def _nothing() -> tuple[Index, NDArray[np.int64], Weights]:
-    empty = np.zeros((0, LANES), np.int8)
-    return *make_index(empty, np.zeros(0, np.int32), np.zeros((1, LANES), np.int8)), no_weights()
+def _nothing() -> _Parts:
+    code, centre = np.zeros((0, LANES), np.int8), np.zeros((1, LANES), np.int8)
+    index, order = make_index(code, np.zeros(0, np.int32), centre)
+    return index, order, no_weights(), np.zeros(0, np.uint64)
 
 
 _NOTHING = _nothing()

@@ -47,7 +47,7 @@ def _codes(code: NDArray[np.int8]) -> Codes:
     n, width = code.shape
     room = np.zeros((n + TOGETHER, whole(width)), np.int8)
     room[:n, :width] = code
-    length = np.sqrt(np.square(room, dtype=np.float32).sum(axis=1))
+    length = np.sqrt(np.einsum("ij,ij->i", room, room, dtype=np.int32), dtype=np.float32)
     return Codes(room, np.divide(1, length, out=np.zeros_like(length), where=length > 0))
 
 
@@ -91,9 +91,7 @@ def look(index: Index, search: Search, u: NDArray[np.float32], k: int) -> int:
     """
     clusters, place, start = len(index.start) - 1, search.place, index.start
     dot_rows(index.centres, 0, clusters, u, search.centre, 0)
-    probes = best_places(
-        search.centre, clusters, min(int(index.probes[0]), clusters), search.probed
-    )
+    probes = best_places(search.centre, clusters, int(index.probes[0]), search.probed)
     held = 0
     for i in range(probes):
         begin, end = start[search.probed[i]], start[search.probed[i] + 1]
@@ -141,8 +139,6 @@ def recall(index: Index, queries: NDArray[np.float32], k: int) -> float:
     rows = index.rows.code[:n] * index.rows.scale[:n, None]
     search, kept, found = make_search(index), min(k, n), 0
     for u in queries:
-        padded = np.zeros(rows.shape[1], np.float32)
-        padded[: len(u)] = u
-        best = np.argpartition(-(rows @ padded), kept - 1)[:kept]
-        found += len(np.intersect1d(best, _nearest(index, search, padded, kept)[0]))
+        best = np.argpartition(-(rows[:, : len(u)] @ u), kept - 1)[:kept]
+        found += len(np.intersect1d(best, nearest(index, search, u, kept)[0]))
     return found / max(kept * len(queries), 1)

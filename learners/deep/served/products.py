@@ -20,6 +20,7 @@ from learners.jit import jit, prefetch
 from learners.lanes import LANES, NOTHING, TOGETHER, VECTOR, Lanes
 
 __all__ = [
+    "AHEAD",
     "Codes",
     "add_product",
     "add_row",
@@ -85,10 +86,11 @@ def _products(together: int, runs: int) -> Any:
                         part = builder.fmul(lanes.number(0, builder.add(start, at)), weights)
                         builder.store(builder.fadd(builder.load(total[run]), part), total[run])
             for place, total in zip(places, sums, strict=True):
-                whole = lanes.load(lanes.row(5, place), 0)
+                row = lanes.row(5, place)
+                value = lanes.load(row, 0)
                 for part in total:
-                    whole = builder.fadd(whole, builder.load(part))
-                lanes.store(whole, lanes.row(5, place), 0)
+                    value = builder.fadd(value, builder.load(part))
+                lanes.store(value, row, 0)
             return context.get_dummy_value()
 
         place = types.intp

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from learners.deep.histories import GAPS
 from learners.deep.served.encoding import Bench, encode, make_bench
 from learners.deep.served.index import Index, Search, look, make_search
-from learners.deep.served.products import dot_row, prefetch_row, write_row
+from learners.deep.served.products import AHEAD, dot_row, prefetch_row, write_row
 from learners.deep.served.weights import PLACES, Weights
 from learners.jit import jit
 
@@ -24,7 +24,6 @@ __all__ = ["ITEMS", "NAMED", "DeepState", "forget_users", "look_for", "make_deep
 
 NAMED = 50  # items that an answer names
 REMEMBERED = 1_024  # answers that are kept
-AHEAD = 8  # rows that are asked for before their turn
 ITEMS, FOUND = range(2)  # of `book`: of the snapshot; named for the last query
 MINUTE = 60.0
 
