@@ -124,7 +124,7 @@ def test_the_index_finds_nearly_all_of_the_nearest() -> None:
     assert all((packed[name] == again[name]).all() for name in packed)
 
 
-@pytest.mark.parametrize("n", [0, 1, 3, 5, 257, 700])
+@pytest.mark.parametrize("n", [0, 1, 3, 5, 257, 1000])
 def test_an_index_of_few_clusters_finds_the_nearest_of_all(n: int) -> None:
     generator = np.random.default_rng(n)
     packed = pack({"table": generator.standard_normal((n, 40)).astype(np.float32)})

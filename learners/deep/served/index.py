@@ -19,8 +19,8 @@ from learners.selection import best_places
 
 __all__ = ["Index", "Search", "look", "make_index", "make_search", "nearest", "recall"]
 
-LOOKED_INTO = 1 / 48  # of all clusters; at least `LEAST_CLUSTERS`
-LEAST_CLUSTERS = 6
+LOOKED_INTO = 1 / 24  # of all clusters; at least `LEAST_CLUSTERS`
+LEAST_CLUSTERS = 12
 
 
 class Index(NamedTuple):
