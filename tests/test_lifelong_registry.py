@@ -178,12 +178,17 @@ def test_a_damaged_snapshot_goes_with_the_first_that_has_to(grow: Grow) -> None:
     assert lifelong.service.problem == ""
 
 
-def test_an_erasure_is_told_once_a_damaged_snapshot_is_mended(grow: Grow) -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_erasure_is_told_once_a_damaged_snapshot_is_mended(grow: Grow, restarts: bool) -> None:
     lifelong = grow(retire_days=DAYS)
     champion = lifelong.registry.alias("champion") or ""
     whole = damage(lifelong.registry, champion, "manifest.json")
     erase(lifelong, START + 2400)
     assert champion in lifelong.service.problem
+    if restarts:
+        state = lifelong.state()
+        lifelong = grow(retire_days=DAYS)
+        lifelong.load_state(state)
     mend(lifelong.registry, champion, whole, "manifest.json")
     lifelong.learn(later(100)[0])
     assert lifelong.registry.manifest(champion)["erased"]["first"] == START + 2400

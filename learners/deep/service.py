@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -243,12 +244,14 @@ class InService:
             "before": self._before,
             "now": self._now,
             "counts": np.array([self._seen, self.retire_at]),
+            "unmarked": np.frombuffer(msgspec.json.encode(self._unmarked), np.uint8),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> bool:
         """Become what gave this state; tell whether the champion is the same by now."""
         self.follow()
         self.retire_at, self._look_through = float(state["counts"][1]), True
+        self._unmarked = msgspec.json.decode(state["unmarked"].tobytes())
         own = self.champion.id if self.champion else ""
         same = bool(state["champion"].tobytes().decode() == own)
         if same:
