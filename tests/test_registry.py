@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from learners.deep.registry import Registry, Snapshot
+from learners.deep.snapshots import FORMAT
 from learners.durable import replace_file
 from learners.errors import SnapshotError
 
@@ -236,10 +237,10 @@ def test_what_is_no_snapshot_of_ours_is_refused(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(tmp_path)
-    monkeypatch.setattr("learners.deep.registry.FORMAT", 2)
+    monkeypatch.setattr("learners.deep.registry.FORMAT", 99)
     id = written(registry)
     monkeypatch.undo()
-    with pytest.raises(SnapshotError, match="its format is 2, this version reads 1"):
+    with pytest.raises(SnapshotError, match=f"its format is 99, this version reads {FORMAT}"):
         registry.read(id)
 
 
