@@ -187,7 +187,7 @@ def test_a_flipped_bit_is_refused(tmp_path: Path, file: str, place: int) -> None
     registry = Registry(tmp_path)
     champion, id = promoted(registry), written(registry, 2)
     flip(tmp_path / "snapshots" / id / file, place)
-    with pytest.raises(SnapshotError, match=f"{id} is refused: .*promote one of them"):
+    with pytest.raises(SnapshotError, match=f"{id} is refused: .*promote one that is"):
         registry.read(id)
     with pytest.raises(SnapshotError, match="refused"):
         registry.promote(id)
@@ -248,7 +248,7 @@ def test_damaged_aliases_are_refused_until_somebody_promotes(tmp_path: Path) -> 
     registry = Registry(tmp_path)
     id = promoted(registry)
     flip(tmp_path / "aliases.json", 20)
-    with pytest.raises(SnapshotError, match=r"aliases.json is refused: .*promote one of them"):
+    with pytest.raises(SnapshotError, match=r"aliases.json is refused: .*promote one that is"):
         registry.alias("champion")
     with pytest.raises(SnapshotError, match=r"aliases.json is refused"):
         written(registry, 2)

@@ -35,7 +35,7 @@ ID = re.compile(r"\d{8}-[0-9a-f]{8}")
 Alias = Literal["champion", "previous", "challenger"]
 ALIASES: tuple[Alias, ...] = ("champion", "previous", "challenger")
 WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.json", "manifest.json"
-CURE = "`everlearn snapshots list` tells which are sound; promote one of them"
+CURE = "`everlearn snapshots show ID` tells whether one is sound; promote one that is"
 
 
 @dataclass(frozen=True, slots=True)
