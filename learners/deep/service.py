@@ -122,10 +122,20 @@ class InService:
             if pupil.id == id:
                 return pupil
         try:
-            return self._refusals.read(id, lambda told: pupil_of(told, self.items)) if id else None
+            return self.read(id) if id else None
         except SnapshotError as error:
             self._problems[name] = str(error)
             return None
+
+    def read(self, id: str) -> Pupil:
+        """Make a snapshot ready to be asked.
+
+        Raises
+        ------
+        SnapshotError
+            It is refused, or what is in it is no such model.
+        """
+        return self._refusals.read(id, lambda told: pupil_of(told, self.items))
 
     def forget_items(self, gone: NDArray[np.int64]) -> None:
         """Let go of items that lose their rows."""
