@@ -12,6 +12,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import numpy as np
 import pytest
 
 from learners.base import ERASURE, Batch
@@ -113,6 +114,24 @@ def test_a_champion_serves_as_soon_as_it_is_mended(grow: Grow) -> None:
     lifelong.look()
     assert lifelong.champion is not None
     assert (lifelong.champion.id, lifelong.service.problem) == (champion, "")
+
+
+def test_a_champion_of_another_shape_is_read_once(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifelong = grow()
+    registry = lifelong.registry
+    before = registry.read(registry.alias("champion") or "")
+    more = {**before.arrays, "more": np.zeros(2, np.float32)}
+    foreign = registry.write(more, before.items, before.manifest)
+    registry.promote(foreign)
+    reads: list[str] = []
+    read = registry.read
+    monkeypatch.setattr(registry, "read", lambda id: (reads.append(id), read(id))[1])
+    for _ in range(3):
+        lifelong.look()
+        assert f"snapshot {foreign} is refused" in lifelong.service.problem
+    assert reads == [foreign]
 
 
 def beside(waiting: list[tuple[Future[Trained], Callable[[], Trained]]]) -> Submit:

@@ -122,11 +122,15 @@ class Snapshots:
         SnapshotError
             It is missing, damaged, or of another format.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
         manifest = self.manifest(id)
         weights, items = (self._verified(id, name, manifest) for name in (WEIGHTS, ITEMS))
-        return Snapshot(id, load(weights), json.loads(items), manifest)
+        try:
+            return Snapshot(id, load(weights), json.loads(items), manifest)
+        except (SafetensorError, ValueError) as error:
+            raise SnapshotError(f"snapshot {id} is refused: {error}; {CURE}") from error
 
     def manifest(self, id: str) -> dict[str, Any]:
         """Return a snapshot's manifest, with its `state` as the aliases tell it.
