@@ -52,6 +52,7 @@ def grown(folder: Path, listed: list[Batch]) -> Lifelong:
     return lifelong
 
 
+WITHDRAWN = CatalogueEntry(deleted=True)
 CATALOGUE = {f"i{i}": i // AISLE for i in range(ITEMS)}
 
 
@@ -123,3 +124,16 @@ def test_however_the_log_is_cut_the_snapshot_is_the_same(tmp_path: Path) -> None
     assert one.arrays.keys() == other.arrays.keys()
     for name, array in one.arrays.items():
         np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
+
+
+def test_what_cannot_be_had_takes_no_room_from_what_is_listed(tmp_path: Path) -> None:
+    gone = {f"gone-{i}": 10 for i in range(400)}
+    entries = {
+        place: CatalogueEntry(category="aisle 10", available=False) if place % 2 else WITHDRAWN
+        for place in range(len(gone))
+    }
+    withdrawn = replace(listing(gone, "withdrawn"), catalogue=entries)
+    lifelong = Lifelong(replace(ONCE, items=150), Registry(tmp_path))
+    for batch in [withdrawn, listing(CATALOGUE | {"new": 10}), *batches(walks(2400))]:
+        lifelong.learn(batch)
+    assert rank_of(lifelong, "new", ["i51", "i54", "i57"]) <= 10
