@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -114,7 +115,14 @@ def test_with_nothing_whole_a_node_answers_without_a_model(
     assert len(reads) == len(ids)
 
 
-@pytest.mark.parametrize("error", [MemoryError("no memory"), OSError(5, "Input/output error")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no memory"),
+        OSError(5, "Input/output error"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),  # as torch says it
+    ],
+)
 def test_what_disk_or_memory_could_not_give_is_asked_for_again(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -153,3 +161,19 @@ def test_a_foreign_file_is_refused(registry: Registry) -> None:
     serving, problem = Node(registry).looks()
     assert serving == snapshot.id
     assert f"snapshot {foreign} is refused" in problem
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "items.json"])
+def test_a_sound_digest_of_no_such_file_is_refused_once(
+    registry: Registry, reads: list[str], file: str
+) -> None:
+    champion, previous = registry.alias("champion") or "", registry.alias("previous")
+    foreign = b"neither arrays nor ids"
+    (registry.root / "snapshots" / champion / file).write_bytes(foreign)
+    registry.annotate(champion, sha256={file: sha256(foreign).hexdigest()})
+    node = Node(registry)
+    for _ in range(3):
+        serving, problem = node.looks()
+        assert serving == previous
+        assert f"snapshot {champion} is refused" in problem
+    assert reads.count(champion) == 1

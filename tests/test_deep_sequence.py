@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from xxhash import xxh3_64_hexdigest
 
 from learners.base import CLICK, PURCHASE
 from learners.deep.config import ARCHITECTURES, HEADS, Architecture, FineTuneConfig, SequenceConfig
 from learners.deep.finetune import fine_tune
 from learners.deep.histories import Histories
+from learners.deep.packing import pack
 from learners.deep.rehearsal import ReplayBuffer
 from learners.deep.sequence import SequenceModel
+from learners.deep.snapshots import FORMAT
 
 ITEMS = 40
 SMALL = SequenceConfig(width=16, feed_forward=32, most_events=12)
@@ -241,3 +244,13 @@ def test_an_accelerator_learns_the_same() -> None:
     model = small().to("cuda")
     fine_tune(model, checkerboard(), None, QUICK, first=True)
     assert told_right(model.cpu(), checkerboard(seed=2)) > 0.95
+
+
+def test_a_changed_layout_of_snapshots_has_a_format_of_its_own() -> None:
+    """Snapshots of another layout cannot be read: raise `FORMAT`, then the digest here."""
+    layout = [
+        f"{architecture} {name} {array.dtype} {array.ndim}"
+        for architecture in ARCHITECTURES
+        for name, array in sorted(pack(small(architecture).arrays()).items())
+    ]
+    assert (FORMAT, xxh3_64_hexdigest("\n".join(layout).encode())) == (2, "e65ceddfe5863d34")

@@ -6,10 +6,14 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+import numpy as np
+
 from learners.base import CLICK
+from learners.deep.lesson import Lesson, Progress, Trained, hold
 from learners.deep.lifelong import Lifelong
 from learners.deep.questions import Questions
 from learners.deep.registry import Registry
+from learners.durable import write_arrays
 from learners.store.texts import keys_64
 from tests.walks import CONFIG, ITEMS, START, batches, walks
 
@@ -41,6 +45,36 @@ def test_a_damaged_challenger_is_told_and_the_trainer_goes_on(tmp_path: Path) ->
     again.load_state(lifelong.state())
     told = [each.what for batch in log for each in again.learn(batch)]
     assert "promoted" in told
+
+
+def hold_foreign(lesson: Lesson, progress: Progress) -> Trained:
+    """Hold a lesson that ends in the arrays of another model."""
+    trained = hold(lesson, progress)
+    return trained._replace(arrays={"code": trained.arrays["code"]})
+
+
+def test_a_lesson_that_gives_another_model_has_failed_and_the_next_is_held(tmp_path: Path) -> None:
+    lifelong = Lifelong(CONFIG, Registry(tmp_path), hold=hold_foreign)
+    told = [each for batch in batches(walks(3500)) for each in lifelong.learn(batch)]
+    assert [each.what for each in told] == ["begun", "born", "failed"] * 2
+    assert "is refused" in told[2].why
+
+
+def test_a_challenger_of_foreign_content_does_not_end_a_trainer_that_starts(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    lifelong = Lifelong(CONFIG, registry)
+    log = batches(walks(3500))
+    while registry.alias("challenger") is None:
+        lifelong.learn(log.pop(0))
+    challenger = str(registry.alias("challenger"))
+    folder = tmp_path / "snapshots" / challenger
+    weights = write_arrays(folder / "weights.safetensors", {"code": np.ones((2, 2), np.int8)})
+    registry.annotate(challenger, sha256={"weights.safetensors": weights})
+    again = Lifelong(CONFIG, registry)
+    again.load_state(lifelong.state())
+    told = [each for batch in log for each in again.learn(batch)]
+    assert (told[0].what, challenger in told[0].why) == ("problem", True)
+    assert "promoted" in [each.what for each in told]
 
 
 def test_an_item_that_comes_back_is_foreseen_again(tmp_path: Path) -> None:

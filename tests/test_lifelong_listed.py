@@ -52,6 +52,7 @@ def grown(folder: Path, listed: list[Batch]) -> Lifelong:
     return lifelong
 
 
+WITHDRAWN = CatalogueEntry(deleted=True)
 CATALOGUE = {f"i{i}": i // AISLE for i in range(ITEMS)}
 
 
@@ -104,19 +105,35 @@ def test_a_listing_is_in_the_state(tmp_path: Path) -> None:
 
 
 def test_however_the_log_is_cut_the_snapshot_is_the_same(tmp_path: Path) -> None:
-    clicks = batches(walks(1800))
-    names = CATALOGUE | {"new": 10}
-    late = {"newer": 4}
-    ids = []
-    for folder, size in (("a", 60), ("b", 7)):
-        lifelong = Lifelong(ONCE, Registry(tmp_path / folder))
-        whole = listing(names)
-        for begin in range(0, len(names), size):
-            part = dict(list(names.items())[begin : begin + size])
-            lifelong.learn(listing(part, f"listed {begin} {size}"))
-        for batch in [*clicks[:2], listing(late), *clicks[2:]]:
+    clicks, names = walks(1800), list((CATALOGUE | {"new": 10}).items())
+    found = []
+    for listed, clicked in ((60, 500), (7, 130)):
+        lifelong = Lifelong(ONCE, Registry(tmp_path / f"{listed}"))
+        for begin in range(0, len(names), listed):
+            part = dict(names[begin : begin + listed])
+            lifelong.learn(listing(part, f"listed {begin}"))
+        early = batches(clicks[:1000], clicked, prefix="early")
+        late = batches(clicks[1000:], clicked, prefix="late")
+        for batch in [*early, listing({"newer": 4}), *late]:
             lifelong.learn(batch)
-        assert len(whole) == len(names)
-        ids.append([lifelong.registry.read(id).arrays["code"] for id in lifelong.registry.ids()])
-    for one, other in zip(*ids, strict=True):
-        np.testing.assert_array_equal(one, other)
+        (id,) = lifelong.registry.ids()
+        found.append(lifelong.registry.read(id))
+    one, other = found
+    assert {"new", "newer"} <= set(one.items)
+    assert one.items == other.items
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
+
+
+def test_what_cannot_be_had_takes_no_room_from_what_is_listed(tmp_path: Path) -> None:
+    gone = {f"gone-{i}": 10 for i in range(400)}
+    entries = {
+        place: CatalogueEntry(category="aisle 10", available=False) if place % 2 else WITHDRAWN
+        for place in range(len(gone))
+    }
+    withdrawn = replace(listing(gone, "withdrawn"), catalogue=entries)
+    lifelong = Lifelong(replace(ONCE, items=150), Registry(tmp_path))
+    for batch in [withdrawn, listing(CATALOGUE | {"new": 10}), *batches(walks(2400))]:
+        lifelong.learn(batch)
+    assert rank_of(lifelong, "new", ["i51", "i54", "i57"]) <= 10

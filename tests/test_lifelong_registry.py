@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -10,12 +12,14 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import numpy as np
 import pytest
 
 from learners.base import ERASURE, Batch
 from learners.deep.lesson import Trained
 from learners.deep.lifelong import Lifelong, Submit
 from learners.deep.registry import Registry
+from learners.durable import read_sealed, sealed
 from tests.registries import damage, mend
 from tests.walks import CONFIG, START, batches, walks
 
@@ -112,6 +116,24 @@ def test_a_champion_serves_as_soon_as_it_is_mended(grow: Grow) -> None:
     assert (lifelong.champion.id, lifelong.service.problem) == (champion, "")
 
 
+def test_a_champion_of_another_shape_is_read_once(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifelong = grow()
+    registry = lifelong.registry
+    before = registry.read(registry.alias("champion") or "")
+    more = {**before.arrays, "more": np.zeros(2, np.float32)}
+    foreign = registry.write(more, before.items, before.manifest)
+    registry.promote(foreign)
+    reads: list[str] = []
+    read = registry.read
+    monkeypatch.setattr(registry, "read", lambda id: (reads.append(id), read(id))[1])
+    for _ in range(3):
+        lifelong.look()
+        assert f"snapshot {foreign} is refused" in lifelong.service.problem
+    assert reads == [foreign]
+
+
 def beside(waiting: list[tuple[Future[Trained], Callable[[], Trained]]]) -> Submit:
     """Let lessons wait until they are asked for."""
 
@@ -178,16 +200,62 @@ def test_a_damaged_snapshot_goes_with_the_first_that_has_to(grow: Grow) -> None:
     assert lifelong.service.problem == ""
 
 
-def test_an_erasure_is_told_once_a_damaged_snapshot_is_mended(grow: Grow) -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_erasure_is_told_once_a_damaged_snapshot_is_mended(grow: Grow, restarts: bool) -> None:
     lifelong = grow(retire_days=DAYS)
     champion = lifelong.registry.alias("champion") or ""
     whole = damage(lifelong.registry, champion, "manifest.json")
     erase(lifelong, START + 2400)
     assert champion in lifelong.service.problem
+    if restarts:
+        state = lifelong.state()
+        lifelong = grow(retire_days=DAYS)
+        lifelong.load_state(state)
     mend(lifelong.registry, champion, whole, "manifest.json")
     lifelong.learn(later(100)[0])
     assert lifelong.registry.manifest(champion)["erased"]["first"] == START + 2400
     assert lifelong.service.problem == ""
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("name", ["manifest.json", "snapshots"])
+def test_what_the_disk_does_not_give_now_is_not_deleted(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch, number: int, name: str
+) -> None:
+    lifelong = grow(retire_days=DAYS, least_events=10**6)
+    registry = lifelong.registry
+    champion = registry.alias("champion") or ""
+    erase(lifelong, START + 2400)
+    *log, last = later(2300)
+
+    def refuse(path: Path, read: Callable[[Path], Any]) -> Any:
+        if path.name == name:
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        for method in ("iterdir", "read_bytes"):
+            read = getattr(Path, method)
+            patch.setattr(Path, method, lambda path, read=read: refuse(path, read))
+        assert [told.what for batch in log for told in lifelong.learn(batch)] == ["problem"]
+        assert os.strerror(number) in lifelong.service.problem
+    assert registry.aliases()["champion"] == champion
+    assert ("retired", champion) in [told[:2] for told in lifelong.learn(last)]
+    assert lifelong.service.problem == ""
+
+
+def test_a_snapshot_of_another_format_is_not_deleted(grow: Grow) -> None:
+    lifelong = grow(retire_days=DAYS, least_events=10**6)
+    registry = lifelong.registry
+    champion = registry.alias("champion") or ""
+    path = registry.root / "snapshots" / champion / "manifest.json"
+    path.write_bytes(sealed(read_sealed(path) | {"format": 99}))
+    erase(lifelong, START + 2400)
+    told = [told.what for batch in later(2300) for told in lifelong.learn(batch)]
+    assert "retired" not in told
+    assert registry.manifests()[0]["state"] == "foreign"
+    assert "its format is 99" in lifelong.service.problem
+    assert "erasure whose time is over" in lifelong.service.problem
 
 
 def test_an_old_snapshot_that_cannot_be_deleted_costs_no_new_one(grow: Grow) -> None:

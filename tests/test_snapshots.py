@@ -65,6 +65,7 @@ def test_show_verifies_what_it_shows(registry: Registry) -> None:
         app, ["snapshots", "show", "champion", "--snapshot-dir", str(registry.root)]
     )
     assert "weights.safetensors has SHA-256" in str(result.exception)
+    assert "everlearn snapshots show ID" in str(result.exception), "`list` would not tell"
 
 
 def test_promote_and_rollback_by_command(registry: Registry) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CLICK, IMPRESSION, ITEM, PURCHASE, Batch, CatalogueEntry
+from learners.deep.likeness import can_be_had
 from learners.deep.memory import Books, Memory
 from learners.store.texts import Texts, keys_64
 
@@ -68,14 +69,16 @@ class Intake:
                 yield from self._acts(batch, run)
 
     def _list(self, batch: Batch, run: NDArray[np.int64]) -> None:
-        """Take in what is said of items, as far as there is room for those that are new."""
+        """Take in what is said of items; those that can be had get rows while there is room."""
         items, names = self.memory.items, Texts.of(batch.item).take(run)
-        room = items.room(names)
-        rows = np.concatenate([items.assign(names[:room]), items.rows(names[room:])])
+        entries = [batch.catalogue.get(place, CatalogueEntry()) for place in run.tolist()]
+        offered = names.take(np.flatnonzero([can_be_had(entry) for entry in entries]))
+        items.assign(offered[: items.room(offered)])
+        rows = items.rows(names)
         self._meet(np.unique(rows[rows >= 0]))
-        for place, row in zip(run.tolist(), rows.tolist(), strict=True):
+        for row, entry in zip(rows.tolist(), entries, strict=True):
             if row >= 0:
-                self.memory.listed.put(row, batch.catalogue.get(place, CatalogueEntry()))
+                self.memory.listed.put(row, entry)
 
     def _acts(self, batch: Batch, left: NDArray[np.int64]) -> Iterator[Act]:
         while len(left):

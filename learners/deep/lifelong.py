@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from learners.base import ERASURE, Batch
 from learners.deep.gate import LIST
 from learners.deep.intake import Act, Intake
-from learners.deep.lesson import Lesson, Progress, Trained, at_once, hold, lesson_of, pupil_of
+from learners.deep.lesson import Lesson, Progress, Trained, at_once, hold, lesson_of
 from learners.deep.memory import Books, Happening, LifelongConfig, Memory, joined, parted
 from learners.deep.questions import Pupil, Questions
 from learners.deep.registry import Registry
@@ -253,7 +253,7 @@ class Lifelong:
             if not all(np.isfinite(array).all() for array in trained.arrays.values()):
                 self._discard(id, "its weights are no finite numbers")
                 return
-            season.challenger = pupil_of(self.registry.read(id), self.memory.items)
+            season.challenger = self.service.read(id)
         except SnapshotError as error:
             self.season = None
             self._tell("failed", None, str(error))
@@ -329,7 +329,7 @@ class Lifelong:
         """Go on with a challenger; one that was not noted may have learnt what is to judge it."""
         there = self.registry.alias("challenger")
         if season and season.name and season.name == there:
-            season.challenger = pupil_of(self.registry.read(there), self.memory.items)
+            season.challenger = self.service.read(there)
             self.season = season
             if not same:
                 season.again(self.champion)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from learners.deep.snapshots import CURE, Snapshot, Snapshots
+from learners.deep.snapshots import CURE, Snapshot, Snapshots, is_missing
 from learners.errors import SnapshotError
 
 __all__ = ["Refusals"]
 
 T = TypeVar("T")
+SHAPES = "Error(s) in loading state_dict"  # how torch tells arrays of another shape or name
+CONTENT = SnapshotError, AttributeError, LookupError, TypeError, ValueError  # of what is in files
 
 
 class Refusals:
@@ -59,8 +61,14 @@ def _told(id: str, error: Exception) -> str:
 
 
 def _passes(error: Exception) -> bool:
-    """Tell whether the same files may be read another time: disk or memory had failed."""
+    """Tell whether the same files may be read another time: disk or memory had failed.
+
+    Torch has no error of its own for memory that runs out on a CPU, nor for arrays of another
+    shape: only the latter is told with the names of arrays.
+    """
     cause = error.__cause__ or error
-    if isinstance(cause, FileNotFoundError):
-        return False
-    return isinstance(cause, OSError | MemoryError)
+    if isinstance(cause, OSError):
+        return not is_missing(cause)
+    if isinstance(cause, RuntimeError):
+        return SHAPES not in str(cause)
+    return isinstance(cause, MemoryError) or not isinstance(error, CONTENT)

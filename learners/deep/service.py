@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +25,10 @@ __all__ = ["InService", "erased_at"]
 WINDOWS = 4  # of the gate's targets: how far back a champion is compared
 DAY = 86400.0
 BEFORE = "trained before an erasure"
+DAMAGED = "damaged, so that nobody can tell what it was trained on"
+OVERDUE = "it may have been trained before an erasure whose time is over"
+STAYS = ("foreign", "unreadable")  # states in which a snapshot is not deleted
+REFUSED = ("damaged", *STAYS)
 FOLLOW = ("aliases", "champion", "previous")  # what may fail, in following
 RETIRE, MARK = "retire", "mark"  # and else
 
@@ -117,10 +122,20 @@ class InService:
             if pupil.id == id:
                 return pupil
         try:
-            return self._refusals.read(id, lambda told: pupil_of(told, self.items)) if id else None
+            return self.read(id) if id else None
         except SnapshotError as error:
             self._problems[name] = str(error)
             return None
+
+    def read(self, id: str) -> Pupil:
+        """Make a snapshot ready to be asked.
+
+        Raises
+        ------
+        SnapshotError
+            It is refused, or what is in it is no such model.
+        """
+        return self._refusals.read(id, lambda told: pupil_of(told, self.items))
 
     def forget_items(self, gone: NDArray[np.int64]) -> None:
         """Let go of items that lose their rows."""
@@ -178,15 +193,19 @@ class InService:
     def _mark(self) -> None:
         """Tell erasures in the manifests of what was trained before, as soon as they are sound."""
         self._problems.pop(MARK, None)
+        try:
+            there = set(self.registry.ids())
+        except SnapshotError as error:
+            self._problems[MARK] = str(error)
+            return
         for id, erased in list(self._unmarked.items()):
             try:
-                told = self.registry.manifest(id).get("erased", erased)
-                self.registry.annotate(id, erased=_joined(told, erased))
+                if id in there:
+                    told = self.registry.manifest(id).get("erased", erased)
+                    self.registry.annotate(id, erased=_joined(told, erased))
+                del self._unmarked[id]
             except SnapshotError as error:
-                if id in self.registry.ids():
-                    self._problems[MARK] = str(error)
-                    continue
-            del self._unmarked[id]
+                self._problems[MARK] = str(error)
 
     def await_end(self, erased: Mapping[str, float]) -> None:
         """Note that there is a snapshot which was trained before these erasures."""
@@ -206,31 +225,45 @@ class InService:
     def retire(self, clock: float) -> dict[str, str]:
         """Delete what was trained before an erasure and is over its time; return ids and why.
 
-        Nobody can tell what a damaged one was trained on: it goes with the first that has to.
+        Nobody can tell what a damaged one was trained on: it goes with the first that has to. One
+        that the disk does not give now, or of another format, stays, and is looked at again.
         """
         if self._unmarked:
             self._mark()
         if clock < self.retire_at and not self._look_through:
             return {}
+        self._problems.pop(RETIRE, None)
+        try:
+            listed = self.registry.manifests()
+        except SnapshotError as error:
+            self._problems[RETIRE] = str(error)
+            return {}
         earliest, gone = self.retire_at, {}
         self.retire_at, self._look_through = np.inf, False
-        self._problems.pop(RETIRE, None)
-        for told in self.registry.manifests():
-            damaged = told["state"] == "damaged"
+        for told in listed:
+            refused = told["state"] if told["state"] in REFUSED else ""
             first = told.get("erased", {}).get("first", np.inf)
-            until = earliest if damaged else first + self.retire_seconds
+            until = earliest if refused else first + self.retire_seconds
             if until > clock:
                 self.retire_at = min(self.retire_at, until)
-                continue
-            try:
-                named = self.registry.retire(told["id"])
-            except SnapshotError as error:
-                self._problems[RETIRE] = str(error)
-                self.retire_at = min(self.retire_at, clock + DAY)
-                continue
-            why = "damaged, so that nobody can tell what it was trained on" if damaged else BEFORE
-            gone[str(told["id"])] = f"{why}; it was the {named}" if named else why
+                self._look_through |= refused == "unreadable"
+            elif refused in STAYS:
+                self._problems[RETIRE] = f"{told['problem']}; {OVERDUE}"
+                again = earliest if refused == "unreadable" else clock + DAY
+                self.retire_at = min(self.retire_at, again)
+            elif (named := self._delete(str(told["id"]), clock)) is not None:
+                why = DAMAGED if refused else BEFORE
+                gone[str(told["id"])] = f"{why}; it was the {named}" if named else why
         return gone
+
+    def _delete(self, id: str, clock: float) -> str | None:
+        """Delete a snapshot; return the aliases that named it, `None` where it cannot be."""
+        try:
+            return self.registry.retire(id)
+        except SnapshotError as error:
+            self._problems[RETIRE] = str(error)
+            self.retire_at = min(self.retire_at, clock + DAY)
+            return None
 
     # State
 
@@ -243,12 +276,14 @@ class InService:
             "before": self._before,
             "now": self._now,
             "counts": np.array([self._seen, self.retire_at]),
+            "unmarked": np.frombuffer(msgspec.json.encode(self._unmarked), np.uint8),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> bool:
         """Become what gave this state; tell whether the champion is the same by now."""
         self.follow()
         self.retire_at, self._look_through = float(state["counts"][1]), True
+        self._unmarked = msgspec.json.decode(state["unmarked"].tobytes())
         own = self.champion.id if self.champion else ""
         same = bool(state["champion"].tobytes().decode() == own)
         if same:

@@ -27,14 +27,15 @@ __all__ = [
     "Alias",
     "Snapshot",
     "Snapshots",
+    "is_missing",
 ]
 
-FORMAT = 1
+FORMAT = 2  # of a folder: to be raised with every change of its arrays
 ID = re.compile(r"\d{8}-[0-9a-f]{8}")
 Alias = Literal["champion", "previous", "challenger"]
 ALIASES: tuple[Alias, ...] = ("champion", "previous", "challenger")
 WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.json", "manifest.json"
-CURE = "`everlearn snapshots list` tells which are sound; promote one of them"
+CURE = "`everlearn snapshots show ID` tells whether one is sound; promote one that is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Snapshot:
         """The model's own configuration, as plain values."""
         config: dict[str, Any] = self.manifest["config"]
         return config
+
+
+def is_missing(error: OSError) -> bool:
+    """Tell whether a file is not there, or is none; any other error of a disk may pass."""
+    return isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
 
 
 class Snapshots:
@@ -93,11 +99,20 @@ class Snapshots:
             return dict.fromkeys(ALIASES)
 
     def ids(self) -> list[str]:
-        """Return the ids of all snapshots, oldest first."""
+        """Return the ids of all snapshots, oldest first.
+
+        Raises
+        ------
+        SnapshotError
+            The folder is there, and cannot be listed.
+        """
         folder = self.root / "snapshots"
-        if not folder.is_dir():
-            return []
-        return sorted(path.name for path in folder.iterdir() if ID.fullmatch(path.name))
+        try:
+            return sorted(path.name for path in folder.iterdir() if ID.fullmatch(path.name))
+        except OSError as error:
+            if is_missing(error):
+                return []
+            raise SnapshotError(f"cannot list {folder}: {error.strerror or error}") from error
 
     def read(self, id: str) -> Snapshot:
         """Return a snapshot, every byte of it verified.
@@ -107,11 +122,15 @@ class Snapshots:
         SnapshotError
             It is missing, damaged, or of another format.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
         manifest = self.manifest(id)
         weights, items = (self._verified(id, name, manifest) for name in (WEIGHTS, ITEMS))
-        return Snapshot(id, load(weights), json.loads(items), manifest)
+        try:
+            return Snapshot(id, load(weights), json.loads(items), manifest)
+        except (SafetensorError, ValueError) as error:
+            raise SnapshotError(f"snapshot {id} is refused: {error}; {CURE}") from error
 
     def manifest(self, id: str) -> dict[str, Any]:
         """Return a snapshot's manifest, with its `state` as the aliases tell it.
@@ -121,16 +140,20 @@ class Snapshots:
         SnapshotError
             It is missing, damaged, or of another format.
         """
-        folder = self._folder(id)
-        try:
-            manifest = read_sealed(folder / MANIFEST)
-        except (OSError, ValueError) as error:
-            raise self._refused(id, error) from error
+        return self._own(id, self._sealed(id))
+
+    def _own(self, id: str, manifest: dict[str, Any]) -> dict[str, Any]:
         if (form := manifest.get("format")) != FORMAT:
             raise self._refused(id, f"its format is {form!r}, this version reads {FORMAT}")
         if (own := manifest.get("id")) != id:
             raise self._refused(id, f"its manifest is that of {own!r}")
         return {**manifest, "state": self._state(id, manifest)}
+
+    def _sealed(self, id: str) -> dict[str, Any]:
+        try:
+            return read_sealed(self._folder(id) / MANIFEST)
+        except (OSError, ValueError) as error:
+            raise self._refused(id, error) from error
 
     def files(self, id: str) -> tuple[tuple[int, ...] | None, ...]:
         """Return what changes whenever a file of a snapshot does, `None` for a missing one."""
@@ -145,14 +168,25 @@ class Snapshots:
         return tuple(found)
 
     def manifests(self) -> list[dict[str, Any]]:
-        """Return the manifests, oldest first; a damaged one says its `problem`."""
-        listed = []
-        for id in self.ids():
-            try:
-                listed.append(self.manifest(id))
-            except SnapshotError as error:
-                listed.append({"id": id, "state": "damaged", "problem": str(error)})
-        return listed
+        """Return the manifests, oldest first; one that is refused says its `problem`.
+
+        Its state is `damaged` by what is in it, `foreign` where its format is another, and
+        `unreadable` as long as the disk gives no answer.
+        """
+        return [self._told(id) for id in self.ids()]
+
+    def _told(self, id: str) -> dict[str, Any]:
+        state = "damaged"
+        try:
+            manifest = self._sealed(id)
+            if manifest.get("format") != FORMAT:
+                state = "foreign"
+            return self._own(id, manifest)
+        except SnapshotError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and not is_missing(cause):
+                state = "unreadable"
+            return {"id": id, "state": state, "problem": str(error)}
 
     def _folder(self, id: str) -> Path:
         if not ID.fullmatch(id):

@@ -118,7 +118,10 @@ class SnapshotAnswer(msgspec.Struct, kw_only=True):
     id: str
     state: Annotated[
         str,
-        msgspec.Meta(description="champion, challenger, retired, discarded, rolled_back, damaged"),
+        msgspec.Meta(
+            description="champion, challenger, retired, discarded, rolled_back, damaged, foreign, "
+            "unreadable"
+        ),
     ]
     parent: Annotated[str | None, msgspec.Meta(description="what it was fine-tuned from")]
     manifest: Annotated[
