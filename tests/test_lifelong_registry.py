@@ -20,6 +20,7 @@ from learners.deep.lesson import Trained
 from learners.deep.lifelong import Lifelong, Submit
 from learners.deep.registry import Registry
 from learners.durable import read_sealed, sealed
+from learners.errors import SnapshotError
 from tests.registries import damage, mend
 from tests.walks import CONFIG, START, batches, walks
 
@@ -242,6 +243,22 @@ def test_what_the_disk_does_not_give_now_is_not_deleted(
     assert registry.aliases()["champion"] == champion
     assert ("retired", champion) in [told[:2] for told in lifelong.learn(last)]
     assert lifelong.service.problem == ""
+
+
+def test_what_cannot_be_marked_is_deleted_in_time_all_the_same(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifelong = grow(retire_days=DAYS, least_events=10**6)
+    champion = lifelong.registry.alias("champion") or ""
+
+    def full(id: str, **told: Any) -> None:
+        raise SnapshotError("no space left on device")
+
+    monkeypatch.setattr(lifelong.registry, "annotate", full)
+    erase(lifelong, START + 2400)
+    told = [told[:2] for batch in later(2300) for told in lifelong.learn(batch)]
+    assert ("retired", champion) in told
+    assert champion not in lifelong.registry.ids()
 
 
 def test_a_snapshot_of_another_format_is_not_deleted(grow: Grow) -> None:

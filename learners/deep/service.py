@@ -242,7 +242,8 @@ class InService:
         self.retire_at, self._look_through = np.inf, False
         for told in listed:
             refused = told["state"] if told["state"] in REFUSED else ""
-            first = told.get("erased", {}).get("first", np.inf)
+            mark = told.get("erased") or self._unmarked.get(str(told["id"]), {})
+            first = mark.get("first", np.inf)
             until = earliest if refused else first + self.retire_seconds
             if until > clock:
                 self.retire_at = min(self.retire_at, until)
