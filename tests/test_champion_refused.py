@@ -160,7 +160,7 @@ def test_a_foreign_file_is_refused(registry: Registry) -> None:
     registry.promote(foreign)
     serving, problem = Node(registry).looks()
     assert serving == snapshot.id
-    assert f"snapshot {foreign} is refused" in problem
+    assert f"snapshot {foreign} cannot be served" in problem
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "items.json"])
