@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learners.base import CLICK
+from learners.base import CLICK, Batch
 from learners.deep.lesson import Lesson, Progress, Trained, hold
 from learners.deep.lifelong import Lifelong
 from learners.deep.questions import Questions
@@ -16,6 +16,15 @@ from learners.deep.registry import Registry
 from learners.durable import write_arrays
 from learners.store.texts import keys_64
 from tests.walks import CONFIG, ITEMS, START, batches, walks
+
+
+def until_a_challenger(root: Path) -> tuple[Lifelong, str, list[Batch]]:
+    """A trainer whose first challenger has still to be judged, its id, and what comes then."""
+    lifelong = Lifelong(CONFIG, Registry(root))
+    log = batches(walks(3500))
+    while (challenger := lifelong.registry.alias("challenger")) is None:
+        lifelong.learn(log.pop(0))
+    return lifelong, challenger, log
 
 
 def test_room_made_within_a_batch_gives_nobody_another_item(tmp_path: Path) -> None:
@@ -32,16 +41,12 @@ def test_room_made_within_a_batch_gives_nobody_another_item(tmp_path: Path) -> N
 
 
 def test_a_damaged_challenger_is_told_and_the_trainer_goes_on(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
-    lifelong = Lifelong(CONFIG, registry)
-    log = batches(walks(3500))
-    while registry.alias("challenger") is None:
-        lifelong.learn(log.pop(0))
-    weights = tmp_path / "snapshots" / str(registry.alias("challenger")) / "weights.safetensors"
+    lifelong, challenger, log = until_a_challenger(tmp_path)
+    weights = tmp_path / "snapshots" / challenger / "weights.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    again = Lifelong(CONFIG, registry)
+    again = Lifelong(CONFIG, lifelong.registry)
     again.load_state(lifelong.state())
     told = [each.what for batch in log for each in again.learn(batch)]
     assert "promoted" in told
@@ -61,16 +66,11 @@ def test_a_lesson_that_gives_another_model_has_failed_and_the_next_is_held(tmp_p
 
 
 def test_a_challenger_of_foreign_content_does_not_end_a_trainer_that_starts(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
-    lifelong = Lifelong(CONFIG, registry)
-    log = batches(walks(3500))
-    while registry.alias("challenger") is None:
-        lifelong.learn(log.pop(0))
-    challenger = str(registry.alias("challenger"))
+    lifelong, challenger, log = until_a_challenger(tmp_path)
     folder = tmp_path / "snapshots" / challenger
     weights = write_arrays(folder / "weights.safetensors", {"code": np.ones((2, 2), np.int8)})
-    registry.annotate(challenger, sha256={"weights.safetensors": weights})
-    again = Lifelong(CONFIG, registry)
+    lifelong.registry.annotate(challenger, sha256={"weights.safetensors": weights})
+    again = Lifelong(CONFIG, lifelong.registry)
     again.load_state(lifelong.state())
     told = [each for batch in log for each in again.learn(batch)]
     assert (told[0].what, challenger in told[0].why) == ("problem", True)

@@ -18,6 +18,7 @@ The map for purchases is that for clicks and a difference, which is 0 at first.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class Drop(nn.Module):
         return x * (byte >= self.cut).to(x.dtype).mul_(256 / (256 - self.cut))
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """What all encoders share: what is dropped of the input."""
 
     def __init__(self, config: SequenceConfig) -> None:
@@ -61,9 +62,9 @@ class Encoder(nn.Module):
         self.config = config
         self.drop = Drop(config.dropout_items)
 
+    @abstractmethod
     def forward(self, x: Tensor, added: Tensor, heads: int = HEADS) -> Tensor:
         """Return user vectors of any length, (B, T, heads, D); `x` and `added` are (B, T, D)."""
-        raise NotImplementedError
 
 
 class Block(nn.Module):
