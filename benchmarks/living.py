@@ -22,6 +22,7 @@ from serving.figures import Figures, read_figures
 from streams.broker import free_port
 from streams.events import Click, Purchase
 from streams.settings import Settings
+from streams.shop_events import item_name
 
 __all__ = ["HOST", "Living", "living_node"]
 
@@ -102,7 +103,7 @@ def living_node(
         users.write_text("\n".join(np.random.default_rng(crowd.seed).permutation(asked)[:ASKED]))
         registry = Registry(folder / "snapshots")
         for seed in range(snapshots):
-            write_untrained(registry, crowd.items, seed)
+            write_untrained(registry, [item_name(item) for item in range(crowd.items)], seed)
         if snapshots:
             registry.promote(registry.ids()[0])
         say("starting the node")

@@ -129,9 +129,11 @@ def _node(job: Figures, watch: Stopwatch, deep: bool) -> Figures:
         if deep:
             from benchmarks.untrained import write_untrained
             from learners.deep.registry import Registry
+            from streams.shop_events import item_name
 
             snapshots = Registry(settings.snapshot_dir)
-            snapshots.promote(write_untrained(snapshots, job["items"], seed=1))
+            items = [item_name(item) for item in range(job["items"])]
+            snapshots.promote(write_untrained(snapshots, items, seed=1))
         node.run_node(settings, services)
     known: dict[str, Any] = runtimes[0].engine.report()
     blend = known["metrics"]["blend"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -10,19 +11,21 @@ from learners.deep.config import SequenceConfig
 from learners.deep.packing import pack
 from learners.deep.registry import Registry
 from learners.deep.served.weights import parts_of
-from streams.shop_events import item_name
 
 __all__ = ["write_untrained"]
 
 
-def write_untrained(registry: Registry, items: int, seed: int) -> str:
-    """Write a snapshot of random numbers for the shop's items; return its id."""
+def write_untrained(
+    registry: Registry,
+    items: Sequence[str],
+    seed: int,
+    config: SequenceConfig = SequenceConfig(),  # noqa: B008 - frozen
+) -> str:
+    """Write a snapshot of random numbers for some items; return its id."""
     generator = np.random.default_rng(seed)
-    config = SequenceConfig()
-    shapes = {**parts_of(config), "table": (items, config.width)}
+    shapes = {**parts_of(config), "table": (len(items), config.width)}
     arrays = {
         name: generator.standard_normal(shape, np.float32) * np.float32(0.1)
         for name, shape in shapes.items()
     }
-    names = [item_name(item) for item in range(items)]
-    return registry.write(pack(arrays), names, {"config": asdict(config), "events": 0})
+    return registry.write(pack(arrays), items, {"config": asdict(config), "events": 0})

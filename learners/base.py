@@ -106,6 +106,11 @@ class CatalogueEntry:
     available: bool | None = None
     deleted: bool = False
 
+    @property
+    def hidden(self) -> bool:
+        """Whether the item cannot be had, so that no answer may name it."""
+        return self.deleted or self.available is False
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 
+from benchmarks.untrained import write_untrained
 from learners.deep.config import SequenceConfig
-from learners.deep.packing import pack
 from learners.deep.registry import Registry
-from learners.deep.served.weights import parts_of
 from learners.durable import replace_file, sealed
 from serving.child import NodeProcess, clean_environment
 from streams.broker import EmbeddedBroker
@@ -29,12 +26,7 @@ SWAPS = 3
 
 def write_snapshot(registry: Registry, seed: int) -> str:
     """Write a model whose numbers nobody has trained; return its id."""
-    generator = np.random.default_rng(seed)
-    shapes = {**parts_of(CONFIG), "table": (len(ITEMS), CONFIG.width)}
-    arrays = {
-        name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
-    }
-    return registry.write(pack(arrays), ITEMS, {"config": asdict(CONFIG), "events": 0})
+    return write_untrained(registry, ITEMS, seed, CONFIG)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.base import CLICK, IMPRESSION, ITEM, PURCHASE, Batch, CatalogueEntry
-from learners.deep.likeness import can_be_had
 from learners.deep.memory import Books, Memory
 from learners.store.texts import Texts, keys_64
 
@@ -72,7 +71,7 @@ class Intake:
         """Take in what is said of items; those that can be had get rows while there is room."""
         items, names = self.memory.items, Texts.of(batch.item).take(run)
         entries = [batch.catalogue.get(place, CatalogueEntry()) for place in run.tolist()]
-        offered = names.take(np.flatnonzero([can_be_had(entry) for entry in entries]))
+        offered = names.take(np.flatnonzero([not entry.hidden for entry in entries]))
         items.assign(offered[: items.room(offered)])
         rows = items.rows(names)
         self._meet(np.unique(rows[rows >= 0]))

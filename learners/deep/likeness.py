@@ -15,16 +15,11 @@ from numpy.typing import NDArray
 from learners.base import CatalogueEntry
 from learners.sources.tokens import BUCKETS, NONE, TOKENS, tokens_of
 
-__all__ = ["Listed", "alike", "can_be_had"]
+__all__ = ["Listed", "alike"]
 
 ALIKE = 5
 LEAST = 0.2  # cosine
 HOLDERS = 1_000  # of a token that are looked at
-
-
-def can_be_had(entry: CatalogueEntry) -> bool:
-    """Tell whether the catalogue offers an item."""
-    return not entry.deleted and entry.available is not False
 
 
 class Listed:
@@ -37,7 +32,7 @@ class Listed:
 
     def put(self, row: int, entry: CatalogueEntry) -> None:
         """Take in what an `item` event says; what cannot be had is forgotten."""
-        if not can_be_had(entry):
+        if entry.hidden:
             self.forget(np.array([row]))
             return
         self.token[row] = tokens_of(entry)

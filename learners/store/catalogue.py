@@ -44,7 +44,7 @@ class Catalogue:
         """Enter what an event says."""
         said = (entry.category, entry.price, entry.title, entry.created, entry.available)
         self.entries.put(row, _pack((*said, entry.deleted)))
-        self.hidden[row] = entry.deleted or entry.available is False
+        self.hidden[row] = entry.hidden
         self.version += 1
 
     def entry(self, row: int) -> CatalogueEntry | None:
