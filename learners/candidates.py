@@ -163,7 +163,7 @@ def make_workspace(
         wanted=empty_rows(1),
         factor=np.zeros(most_candidates, np.float32),
         similarity=np.zeros(most_candidates, np.float32),
-        deep=np.zeros(most_candidates, np.float32),
+        deep=np.zeros(most, np.float32),
         feature=np.zeros((FEATURES, most), np.float32),
         hidden=np.zeros((most, hidden_units), np.float32),
         score=np.zeros(most, np.float32),

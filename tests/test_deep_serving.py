@@ -14,6 +14,7 @@ from learners.base import CLICK, KINDS, PURCHASE, EngineConfig
 from learners.deep.config import ARCHITECTURES, Architecture, SequenceConfig
 from learners.deep.histories import Histories
 from learners.deep.packing import pack, unpack
+from learners.deep.served.codes import aim, make_direction
 from learners.deep.served.deep import Deep
 from learners.deep.served.index import make_index, make_search, nearest, recall
 from learners.engine import Engine
@@ -133,9 +134,29 @@ def test_an_index_of_few_clusters_finds_the_nearest_of_all(n: int) -> None:
     index, order = make_index(code, cluster, centre)  # type: ignore[arg-type]
     u = generator.standard_normal(40).astype(np.float32)
     found, products = nearest(index, make_search(index), u, 7)
-    exact = unpack(packed)["table"] @ u / np.linalg.norm(unpack(packed)["table"], axis=1)
+    exact = unpack(packed)["table"] @ rounded(u) / np.linalg.norm(unpack(packed)["table"], axis=1)
     assert order[found].tolist() == np.argsort(-exact)[:7].tolist()
     np.testing.assert_allclose(products, -np.sort(-exact)[:7], atol=1e-5)
+
+
+def rounded(u: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A vector as rows are multiplied with it."""
+    direction = make_direction(len(u))
+    aim(direction, u)
+    return direction.code * direction.step
+
+
+@pytest.mark.parametrize("width", [16, 96, 4096])
+def test_a_vector_is_rounded_to_half_a_step_and_no_sum_overflows(width: int) -> None:
+    u = np.random.default_rng(width).standard_normal(width).astype(np.float32)
+    steps = min(32_767, (2**31 - 1) // (127 * width))
+    np.testing.assert_allclose(rounded(u), u, atol=0.5001 * np.abs(u).max() / steps)
+    assert not rounded(np.zeros(width, np.float32)).any()
+    sign = np.where(u > 0, 1, -1)
+    code = np.full((1, width), 127, np.int8) * sign.astype(np.int8)
+    index, _ = make_index(code, np.zeros(1, np.int32), code)
+    _, products = nearest(index, make_search(index), sign.astype(np.float32), 1)
+    assert products[0] == pytest.approx(np.sqrt(width), rel=1e-6)
 
 
 def test_a_snapshot_changes_answers_and_none_brings_them_back() -> None:
@@ -206,7 +227,7 @@ def test_nothing_is_remembered_of_the_erased(learnt: Engine) -> None:
     learnt.memory.erase("u1")
     assert (memo.key[row % len(memo.key)] == -1).all()
     slot = row % len(memo.key)
-    assert not any(array[slot].any() for array in (memo.user, memo.place, memo.score, memo.named))
+    assert not any(array[slot].any() for array in memo[1:])
 
 
 @pytest.mark.parametrize(

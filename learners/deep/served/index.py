@@ -12,15 +12,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.deep.served.products import Codes, dot_rows, prefetch_row, whole
+from learners.deep.served.codes import (
+    Codes,
+    Direction,
+    aim,
+    dot_rows,
+    make_direction,
+    prefetch_row,
+)
+from learners.deep.served.products import whole
 from learners.jit import jit, jit_counted
 from learners.lanes import TOGETHER
-from learners.selection import best_places
+from learners.selection import best_places, kth_largest
 
 __all__ = ["Index", "Search", "look", "make_index", "make_search", "nearest", "recall"]
 
 LOOKED_INTO = 1 / 24  # of all clusters; at least `LEAST_CLUSTERS`
 LEAST_CLUSTERS = 12
+CROWD = 4  # times as many as are wanted are held before the others are dropped
+AHEAD = 4  # rows of the next cluster that are asked for before their turn
 
 
 class Index(NamedTuple):
@@ -84,32 +94,46 @@ def make_search(index: Index) -> Search:
 
 
 @jit
-def look(index: Index, search: Search, u: NDArray[np.float32], k: int) -> int:
-    """Find the k rows with the largest products with u (D,), or fewer; return how many.
+def _drop(search: Search, first: int, held: int, least: np.float32) -> int:
+    """Drop what is below the least, from place `first` on; return how many are held then."""
+    found, place, kept = search.found, search.place, first
+    for i in range(first, held):
+        value = found[i]  # read once: a store in between could have changed it
+        found[kept], place[kept] = value, place[i]
+        kept += value >= least
+    return kept
+
+
+@jit
+def look(index: Index, search: Search, direction: Direction, k: int) -> int:
+    """Find the k rows with the largest products with a vector, or fewer; return how many.
 
     `search.best` holds their places in `search.place` and `search.found`, best first.
     """
-    clusters, place, start = len(index.start) - 1, search.place, index.start
-    dot_rows(index.centres, 0, clusters, u, search.centre, 0)
+    clusters, start, place = len(index.start) - 1, index.start, search.place
+    dot_rows(index.centres, 0, clusters, direction, search.centre, 0)
     probes = best_places(search.centre, clusters, int(index.probes[0]), search.probed)
-    held = 0
+    held, least = 0, np.float32(-np.inf)
     for i in range(probes):
         begin, end = start[search.probed[i]], start[search.probed[i] + 1]
         if i + 1 < probes:
-            for row in range(TOGETHER):
+            for row in range(AHEAD):
                 prefetch_row(index.rows, start[search.probed[i + 1]] + row)
-        dot_rows(index.rows, begin, end, u, search.found, held)
+        dot_rows(index.rows, begin, end, direction, search.found, held)
         for row in range(begin, end):
             place[held + row - begin] = row
-        held += end - begin
+        held = _drop(search, held, held + end - begin, least)
+        if held >= CROWD * k:
+            least = kth_largest(search.found, held, k)
+            held = _drop(search, 0, held, least)
     return best_places(search.found, held, min(k, held), search.best) if held > 0 else 0
 
 
 @jit_counted
 def _nearest(
-    index: Index, search: Search, u: NDArray[np.float32], k: int
+    index: Index, search: Search, direction: Direction, k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    best = search.best[: look(index, search, u, k)]
+    best = search.best[: look(index, search, direction, k)]
     return search.place[best], search.found[best]
 
 
@@ -130,7 +154,9 @@ def nearest(
     """
     padded = np.zeros(index.rows.code.shape[1], np.float32)
     padded[: len(u)] = u
-    return _nearest(index, search, padded, k)
+    direction = make_direction(len(padded))
+    aim(direction, padded)
+    return _nearest(index, search, direction, k)
 
 
 def recall(index: Index, queries: NDArray[np.float32], k: int) -> float:

@@ -1,4 +1,4 @@
-"""Products of rows that fill whole vectors, four at a time: what a deep model's answer is made of.
+"""Products of rows that fill whole vectors with matrices: what an encoder is made of.
 
 As in `learners.lanes`, sums stay in registers, and multiplications and additions are separate and
 in a fixed order, so the numbers are the same on every machine. All arrays are in C order; rows are
@@ -8,7 +8,7 @@ a multiple of 16 long.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
@@ -16,35 +16,12 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from learners.jit import jit, prefetch
-from learners.lanes import LANES, NOTHING, TOGETHER, VECTOR, Lanes
+from learners.jit import jit
+from learners.lanes import LANES, NOTHING, TOGETHER, Lanes
 
-__all__ = [
-    "AHEAD",
-    "Codes",
-    "add_product",
-    "add_row",
-    "blocks_of",
-    "dot_row",
-    "dot_rows",
-    "prefetch_row",
-    "whole",
-    "write_row",
-]
+__all__ = ["add_product", "add_row", "blocks_of", "whole"]
 
 LONG = ir.IntType(64)
-LINE_BYTES = 64  # of the cache
-AHEAD = 8  # rows that are asked for before their turn
-
-
-class Codes(NamedTuple):
-    """Directions in bytes: row i is code[i] times scale[i], of length 1 or 0.
-
-    There is room for a whole block behind the last row.
-    """
-
-    code: NDArray[np.int8]  # (n + TOGETHER, D)
-    scale: NDArray[np.float32]  # (n + TOGETHER,) 1 / length of the code
 
 
 def whole(n: int, step: int = LANES) -> int:
@@ -99,45 +76,9 @@ def _products(together: int, runs: int) -> Any:
     return intrinsic(add)
 
 
-def _dots(together: int) -> Any:
-    """Make what writes products of so many rows of codes, from `first` on, to `out` at `at`."""
-
-    def dots(typing_context: Any, code: Any, first: Any, u: Any, out: Any, at: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            lanes = Lanes(context, builder, signature, arguments)
-            bytes_ = ir.VectorType(ir.IntType(8), LANES)
-            (_, inner) = lanes.shape(0)
-            starts = []
-            for j in range(together):
-                place = builder.mul(builder.add(arguments[1], LONG(j)), inner)
-                start = builder.gep(lanes.start(0), [place])
-                starts.append(builder.bitcast(start, bytes_.as_pointer()))
-            along = lanes.row(2, LONG(0))
-            reserve: Any = cgutils.alloca_once_value  # becomes a register
-            sums = [reserve(builder, NOTHING) for _ in starts]
-            with cgutils.for_range(builder, builder.udiv(inner, LONG(LANES))) as loop:
-                y = builder.load(builder.gep(along, [loop.index]))
-                y.align = 4
-                for start, total in zip(starts, sums, strict=True):
-                    value = builder.load(builder.gep(start, [loop.index]))
-                    value.align = 1
-                    part = builder.fmul(builder.sitofp(value, VECTOR), y)
-                    builder.store(builder.fadd(builder.load(total), part), total)
-            for j, total in enumerate(sums):
-                where = builder.gep(lanes.start(3), [builder.add(arguments[4], LONG(j))])
-                builder.store(lanes.reduce(builder.fadd, builder.load(total)), where)
-            return context.get_dummy_value()
-
-        return types.void(code, types.intp, u, out, types.intp), build
-
-    return intrinsic(dots)
-
-
 _Floats = NDArray[np.float32]
-_Dots = Callable[[NDArray[np.int8], int, _Floats, _Floats, int], None]
 _Product = Callable[[_Floats, int, int, _Floats, int, _Floats, int, int], None]
 _add_four, _add_one = cast(_Product, _products(TOGETHER, 2)), cast(_Product, _products(1, 4))
-_four, _one = cast(_Dots, _dots(TOGETHER)), cast(_Dots, _dots(1))
 
 
 @jit
@@ -165,45 +106,3 @@ def add_row(
     """Add x times w (inner, N), in blocks, to out (N,); x stands for inputs from `first` on."""
     for u in range(0, len(out), LANES):
         _add_one(x, 0, len(x), w, u * inner + first * LANES, out, u, 0)
-
-
-@jit
-def prefetch_row(codes: Codes, row: int) -> None:
-    """Ask for a row."""
-    width = codes.code.shape[1]
-    prefetch(codes.scale, row)
-    for line in range(0, width, LINE_BYTES):
-        prefetch(codes.code, row * width + line)
-
-
-@jit
-def dot_rows(
-    codes: Codes, first: int, end: int, u: NDArray[np.float32], out: NDArray[np.float32], at: int
-) -> None:
-    """Write the products of rows `first` to `end` with u (D,) to `out` from `at` on.
-
-    There is room for three more products.
-    """
-    width = codes.code.shape[1]
-    for row in range(first, end, TOGETHER):
-        for line in range(0, TOGETHER * width, LINE_BYTES):
-            prefetch(codes.code, (row + AHEAD) * width + line)
-        _four(codes.code, row, u, out, at + row - first)
-    for row in range(first, end):
-        out[at + row - first] *= codes.scale[row]
-
-
-@jit
-def dot_row(
-    codes: Codes, row: int, u: NDArray[np.float32], out: NDArray[np.float32], at: int
-) -> None:
-    """Write the product of a row with u (D,) to a place of `out`."""
-    _one(codes.code, row, u, out, at)
-    out[at] *= codes.scale[row]
-
-
-@jit
-def write_row(codes: Codes, row: int, out: NDArray[np.float32]) -> None:
-    """Write a row to `out` (D,)."""
-    for k in range(len(out)):
-        out[k] = codes.scale[row] * np.float32(codes.code[row, k])

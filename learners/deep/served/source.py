@@ -14,11 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.histories import GAPS
+from learners.deep.served.codes import (
+    Direction,
+    aim,
+    dot_four,
+    make_direction,
+    prefetch_row,
+    write_row,
+)
 from learners.deep.served.encoding import Bench, encode, make_bench
 from learners.deep.served.index import Index, Search, look, make_search
-from learners.deep.served.products import AHEAD, dot_row, prefetch_row, write_row
 from learners.deep.served.weights import PLACES, Weights
 from learners.jit import jit
+from learners.lanes import TOGETHER
 
 __all__ = ["ITEMS", "NAMED", "DeepState", "forget_users", "look_for", "make_deep", "score_items"]
 
@@ -26,13 +34,15 @@ NAMED = 50  # items that an answer names
 REMEMBERED = 1_024  # answers that are kept
 ITEMS, FOUND = range(2)  # of `book`: of the snapshot; named for the last query
 MINUTE = 60.0
+AHEAD = 8  # candidates whose rows are asked for before their turn
 
 
 class Memo(NamedTuple):
     """Answers kept by user; `key` is -1 where nothing is kept."""
 
     key: NDArray[np.int64]  # (REMEMBERED, 3) user row, events ever, events asked with
-    user: NDArray[np.float32]  # (REMEMBERED, D)
+    code: NDArray[np.int16]  # (REMEMBERED, D) the user vector, as `Direction` has it
+    step: NDArray[np.float32]  # (REMEMBERED,)
     place: NDArray[np.int32]  # (REMEMBERED, NAMED)
     score: NDArray[np.float32]  # (REMEMBERED, NAMED)
     named: NDArray[np.int32]  # (REMEMBERED,)
@@ -47,6 +57,7 @@ class DeepState(NamedTuple):
     item: NDArray[np.int32]  # (n,) 1 + the engine's row, by place in the index
     place: NDArray[np.int32]  # (engine's items,) 1 + place in the index
     bench: Bench
+    user: Direction  # of the last query
     search: Search
     memo: Memo
     named: NDArray[np.int32]  # (NAMED,) places of the items named for the query
@@ -97,20 +108,21 @@ def look_for(
     kind: NDArray[np.uint8],
     time: NDArray[np.float64],
     n: int,
-    user: int,
+    asker: int,
     version: int,
 ) -> int:
     """Encode n events, most recent first, and find the items nearest; return how many.
 
-    They are in `deep.named` and `deep.score`, and the user vector on the bench. `user` and
+    They are in `deep.named` and `deep.score`, and the user vector in `deep.user`. `asker` and
     `version` name the history, so that the same question is answered once; -1 for nobody's.
     """
-    memo, bench, search = deep.memo, deep.bench, deep.search
-    slot = user % len(memo.key) if user >= 0 else 0
+    memo, bench, user, search = deep.memo, deep.bench, deep.user, deep.search
+    slot = asker % len(memo.key) if asker >= 0 else 0
     key = memo.key[slot]
-    if user >= 0 and key[0] == user and key[1] == version and key[2] == n:
-        for k in range(len(bench.user)):
-            bench.user[k] = memo.user[slot, k]
+    if asker >= 0 and key[0] == asker and key[1] == version and key[2] == n:
+        for k in range(len(user.code)):
+            user.code[k] = memo.code[slot, k]
+        user.step[0] = memo.step[slot]
         for i in range(memo.named[slot]):
             deep.named[i], deep.score[i] = memo.place[slot, i], memo.score[slot, i]
         deep.book[FOUND] = memo.named[slot]
@@ -119,14 +131,16 @@ def look_for(
     found = 0
     if known > 0:
         encode(deep.weights, bench, known)
-        found = look(deep.table, search, bench.user, NAMED)
+        aim(user, bench.user)
+        found = look(deep.table, search, user, NAMED)
         for i in range(found):
             best = search.best[i]
             deep.named[i], deep.score[i] = search.place[best], search.found[best]
-    if user >= 0:
-        key[0], key[1], key[2] = user, version, n
-        for k in range(len(bench.user)):
-            memo.user[slot, k] = bench.user[k]
+    if asker >= 0:
+        key[0], key[1], key[2] = asker, version, n
+        for k in range(len(user.code)):
+            memo.code[slot, k] = user.code[k]
+        memo.step[slot] = user.step[0]
         for i in range(found):
             memo.place[slot, i], memo.score[slot, i] = deep.named[i], deep.score[i]
         memo.named[slot] = found
@@ -135,25 +149,35 @@ def look_for(
 
 
 @jit
+def _row(deep: DeepState, items: NDArray[np.int32], i: int, n: int) -> int:
+    """Return where the row of an item stands, of the last one for those beyond n."""
+    return int(max(deep.place[items[min(i, n - 1)]] - 1, 0))
+
+
+@jit
 def score_items(
     deep: DeepState, items: NDArray[np.int32], n: int, out: NDArray[np.float32]
 ) -> None:
-    """Write u.v of the first n item rows into `out` (n,), -inf where the snapshot has none.
+    """Write u.v of the first n item rows into `out`, -inf where the snapshot has none.
 
-    u is that of the last `look_for`; all are -inf if it has found nothing.
+    u is that of the last `look_for`; all are -inf if it has found nothing. There is room for three
+    more.
     """
     if deep.book[FOUND] == 0:
         out[:n] = -np.inf
         return
-    rows, place = deep.table.rows, deep.place
-    for i in range(n + AHEAD):
-        if i < n:
-            prefetch_row(rows, max(place[items[i]] - 1, 0))
-        if i >= AHEAD:
-            at = place[items[i - AHEAD]] - 1
-            dot_row(rows, max(at, 0), deep.bench.user, out, i - AHEAD)
-            if at < 0:
-                out[i - AHEAD] = -np.inf
+    rows = deep.table.rows
+    for i in range(min(n, AHEAD)):
+        prefetch_row(rows, _row(deep, items, i, n))
+    for i in range(0, n, TOGETHER):
+        for ahead in range(i + AHEAD, min(i + AHEAD + TOGETHER, n)):
+            prefetch_row(rows, _row(deep, items, ahead, n))
+        a, b = _row(deep, items, i, n), _row(deep, items, i + 1, n)
+        c, d = _row(deep, items, i + 2, n), _row(deep, items, i + 3, n)
+        dot_four(rows, a, b, c, d, deep.user, out, i)
+    for i in range(n):
+        if deep.place[items[i]] == 0:
+            out[i] = -np.inf
 
 
 def make_deep(index: Index, weights: Weights, items: int) -> DeepState:
@@ -162,7 +186,8 @@ def make_deep(index: Index, weights: Weights, items: int) -> DeepState:
     kept = REMEMBERED if n else 1
     memo = Memo(
         np.full((kept, 3), -1, np.int64),
-        np.zeros((kept, width), np.float32),
+        np.zeros((kept, width), np.int16),
+        np.zeros(kept, np.float32),
         np.zeros((kept, NAMED), np.int32),
         np.zeros((kept, NAMED), np.float32),
         np.zeros(kept, np.int32),
@@ -174,6 +199,7 @@ def make_deep(index: Index, weights: Weights, items: int) -> DeepState:
         np.zeros(n, np.int32),
         np.zeros(items, np.int32),
         make_bench(weights),
+        make_direction(width),
         make_search(index),
         memo,
         np.zeros(NAMED, np.int32),
