@@ -35,6 +35,7 @@ def run(
     history: int = 200_000,
     clicks: int = 1_000,
     events_per_second: float = 5_000.0,
+    deep: bool = False,
     broker: Kind = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Row]:
@@ -42,7 +43,7 @@ def run(
 
     Parameters
     ----------
-    crowd, history, broker, say
+    crowd, history, deep, broker, say
         As in `benchmarks.latency`.
     clicks
         How many clicks each row measures.
@@ -50,7 +51,9 @@ def run(
         What the node learns besides; 0 leaves that row out.
     """
     crowd = crowd or Crowd()
-    with living_node(crowd=crowd, history=history, broker=broker, say=say) as living:
+    with living_node(
+        crowd=crowd, history=history, broker=broker, say=say, snapshots=int(deep)
+    ) as living:
         for method, rate in (("quiet", 0.0), ("while_learning", events_per_second)):
             if method == "quiet" or rate > 0:
                 say(f"{clicks:,} clicks, {rate:g} other events/s")
@@ -68,6 +71,7 @@ def _row(method: str, living: Living, clicks: int, rate: float) -> Row:
         "acknowledged_p50_ms": percentiles(acknowledged, 50)["p50_ms"],
         "items": living.crowd.items,
         "users": living.crowd.users,
+        "snapshots": len(living.snapshots.ids()),
         "broker": living.broker.kind,
     }
     return make_row("freshness", method, figures, time.perf_counter() - started)

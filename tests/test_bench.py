@@ -73,10 +73,11 @@ def test_latency_asks_while_the_node_learns() -> None:
 
 @pytest.mark.slow
 def test_freshness_sees_every_click_change_an_answer() -> None:
-    rows = rows_of("freshness", "--clicks", "5", "--history", "500", "--events-per-second", "50")
+    words = ("--deep", "--clicks", "5", "--history", "500", "--events-per-second", "50")
+    rows = rows_of("freshness", *words)
     assert list(rows) == ["quiet", "while_learning"]
     for row in rows.values():
-        assert row["n"] == 5
+        assert (row["n"], row["snapshots"]) == (5, 1)
         assert {"p50_ms", "p99_ms"} <= row.keys()
 
 

@@ -29,6 +29,9 @@ History = Annotated[
     int, typer.Option(min=0, help="Events learnt before, besides one for each user and item.")
 ]
 Seconds = Annotated[float, typer.Option(min=0.1, help="How long each row is measured.")]
+Deep = Annotated[
+    bool, typer.Option("--deep", help="With a deep model of all items among the sources.")
+]
 Traffic = Annotated[float, typer.Option(min=0, help="Events a second that are learnt meanwhile.")]
 
 bench = typer.Typer(
@@ -89,9 +92,7 @@ def latency(
         bool, typer.Option(help="Search the highest rate that keeps p90 within 7 ms.")
     ] = True,
     seconds: Seconds = 15.0,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="With a deep model of all items among the sources.")
-    ] = False,
+    deep: Deep = False,
     events_per_second: Traffic = 5_000.0,
     history: History = 200_000,
     items: Items = 50_000,
@@ -162,6 +163,7 @@ def swap(
 @bench.command()
 def freshness(
     clicks: Annotated[int, typer.Option(min=1, help="Clicks that each row measures.")] = 1_000,
+    deep: Deep = False,
     events_per_second: Traffic = 5_000.0,
     history: History = 200_000,
     items: Items = 50_000,
@@ -176,13 +178,14 @@ def freshness(
     \b
     Examples:
       everlearn bench freshness
-      everlearn bench freshness --clicks 200 --events-per-second 0 --json
+      everlearn bench freshness --deep --clicks 200 --events-per-second 0 --json
     """
     rows = _module("freshness").run(
         crowd=_crowd(users, items),
         history=history,
         clicks=clicks,
         events_per_second=events_per_second,
+        deep=deep,
         broker=broker,
         say=_say,
     )
