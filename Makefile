@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 # The learner's kernels, compiled once for as long as its sources stay as they are.
-$(KERNELS): $(INSTALLED) $(wildcard learners/*.py learners/*/*.py streams/*.py streams/*/*.py)
+$(KERNELS): $(INSTALLED) $(wildcard learners/*.py learners/*/*.py learners/*/*/*.py streams/*.py streams/*/*.py)
 	@$(BIN)/python -m streams.warmup
 	@touch $@
 
@@ -43,7 +43,7 @@ demo: setup ## embedded broker, shoppers and a node; SECONDS=60 makes it end by 
 	@$(BIN)/everlearn demo $(DEMO_SECONDS) $(ARGS)
 
 test: setup ## every test, those on a real Apache Kafka included; skipped ones are listed with the reason
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(INSTALLED) ## format, lint, types, layers
 	@$(BIN)/ruff format --check .
