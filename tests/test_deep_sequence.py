@@ -15,6 +15,8 @@ from xxhash import xxh3_64_hexdigest
 
 from learners.base import CLICK, PURCHASE
 from learners.deep.config import ARCHITECTURES, HEADS, Architecture, FineTuneConfig, SequenceConfig
+from learners.deep.draws import log_total, scores_of
+from learners.deep.encoders import CoreAve
 from learners.deep.finetune import fine_tune
 from learners.deep.histories import Histories
 from learners.deep.packing import pack
@@ -121,6 +123,42 @@ def test_at_first_a_head_for_purchases_is_that_for_clicks_and_then_learns_its_ow
     assert not np.allclose(score[:, CLICK], score[:, PURCHASE], atol=0.1)
 
 
+def test_a_mean_by_how_long_ago_alone_is_what_its_numbers_say() -> None:
+    """A purchase, a gap of 8 buckets, and two clicks."""
+    model = stirred(small("core-ave"))
+    encoder = model.encoder
+    assert isinstance(encoder, CoreAve)
+    items, kinds, gaps = (torch.tensor([row]) for row in ([4, 7, 1], [1, 0, 0], [0, 8, 0]))
+    x = model.unit(model.table)[items[0]]
+    fade = encoder.gap.cumsum(0)
+    for head in (CLICK, PURCHASE):
+        reach, kind = encoder.reach.cumsum(0)[head], encoder.kind.cumsum(0)[head]
+        passed = fade[head, gaps[0]].cumsum(0)
+        share = (reach[[2, 1, 0]] + kind[kinds[0]] + passed).softmax(0)
+        mean = share @ x
+        u = model.encode(items, kinds, gaps)[0, 2, head]
+        assert torch.allclose(u, 14.0 * mean / mean.norm(), atol=1e-5)
+    assert {name for name, _ in model.named_parameters()} == {
+        f"encoder.{name}" for name in ("reach", "kind", "gap")
+    }
+
+
+def test_a_sum_over_items_drawn_and_its_gradient_are_those_of_torch() -> None:
+    generator = torch.Generator().manual_seed(1)
+    u, drawn = (torch.randn(n, 8, generator=generator) * 3 for n in (5, 7))
+    u[0] *= 30.0  # exponentials that no float holds
+    same = (torch.tensor([1, 4]), torch.tensor([2, 6]))
+    log_inclusion = -torch.rand(7, generator=generator)
+    found = []
+    for total in (log_total, lambda *told: scores_of(*told).logsumexp(dim=-1)):
+        a, b = u.clone().requires_grad_(), drawn.clone().requires_grad_()
+        value = total(a, b, log_inclusion, same)
+        (value * torch.arange(1.0, 6.0)).sum().backward()  # type: ignore[no-untyped-call]
+        found.append((value, a.grad, b.grad))
+    for own, theirs in zip(*found, strict=True):
+        assert torch.allclose(own, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_scores_become_probabilities_that_come_true() -> None:
     model = small()
     fine_tune(model, checkerboard(), None, QUICK, first=True)
@@ -130,7 +168,7 @@ def test_scores_become_probabilities_that_come_true() -> None:
     assert 0.8 < probability.sum(axis=1).mean() < 1.25  # one item is next
 
 
-@pytest.mark.parametrize("architecture", ["core", "gru"])
+@pytest.mark.parametrize("architecture", ["core", "gru", "core-ave"])
 def test_the_same_seed_gives_the_same_weights(architecture: Architecture) -> None:
     def trained(seed: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
         buffer = ReplayBuffer(newest=50, reservoir=50, longest=13)
@@ -253,4 +291,4 @@ def test_a_changed_layout_of_snapshots_has_a_format_of_its_own() -> None:
         for architecture in ARCHITECTURES
         for name, array in sorted(pack(small(architecture).arrays()).items())
     ]
-    assert (FORMAT, xxh3_64_hexdigest("\n".join(layout).encode())) == (2, "e65ceddfe5863d34")
+    assert (FORMAT, xxh3_64_hexdigest("\n".join(layout).encode())) == (2, "c669049e2edf99fb")

@@ -7,8 +7,8 @@ from typing import Literal
 
 __all__ = ["ARCHITECTURES", "HEADS", "Architecture", "FineTuneConfig", "SequenceConfig"]
 
-Architecture = Literal["core", "transformer", "gru", "mlp"]
-ARCHITECTURES: tuple[Architecture, ...] = ("core", "transformer", "gru", "mlp")
+Architecture = Literal["core", "transformer", "gru", "mlp", "core-ave"]
+ARCHITECTURES: tuple[Architecture, ...] = ("core", "transformer", "gru", "mlp", "core-ave")
 HEADS = 2  # user vectors of a history: what is clicked next, what is bought next (CLICK, PURCHASE)
 
 

@@ -1,10 +1,7 @@
-r"""Fine-tuning: a bounded number of steps over new sequences and older ones that are rehearsed.
+"""Fine-tuning: a bounded number of steps over new sequences and older ones that are rehearsed.
 
-Each event of a sequence is foreseen from those before it. A step draws items from
-:math:`q \propto (count + 1)^{0.75}`, with replacement, and keeps each once; an item is then among
-them with probability :math:`\pi = 1 - (1 - q)^m`. With the true item's score s and those drawn,
-:math:`s_i - \ln \pi_i`, the softmax cross-entropy over them estimates that over all items (Jean,
-Cho, Memisevic and Bengio 2015, section 3); a draw of the true item itself is left out.
+Each event of a sequence is foreseen from those before it, by a softmax over items that are drawn
+(`draws`).
 
 Encoders learn by Adam (Kingma and Ba 2015); so do the rows of items, where only those that a step
 touches move, each by its own count of steps.
@@ -24,6 +21,7 @@ from torch.nn import functional as F
 
 from learners.base import CLICK, PURCHASE
 from learners.deep.config import HEADS, FineTuneConfig
+from learners.deep.draws import Draws, log_total, scores_of
 from learners.deep.histories import Histories, Padded, batches, windows
 from learners.deep.sequence import SequenceModel
 
@@ -119,21 +117,6 @@ class _Rows:
         self.table[which] -= size * mean / square.sqrt_().add_(TINY)
 
 
-class _Draws:
-    """Items drawn as often as they are met in some sequences."""
-
-    def __init__(self, item: NDArray[np.int32], items: int, config: FineTuneConfig) -> None:
-        weight = (np.bincount(item, minlength=items) + 1.0) ** config.negative_power
-        share = weight / weight.sum()
-        self.n = config.negatives
-        self.log_inclusion = np.log(-np.expm1(self.n * np.log1p(-share))).astype(np.float32)
-        self._edge = np.cumsum(share)[:-1]
-
-    def draw(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        """Return the items drawn, each once, in order."""
-        return np.unique(np.searchsorted(self._edge, generator.random(self.n), side="right"))
-
-
 class _Step(NamedTuple):
     """A batch on the device: the rows it touches, and places among them."""
 
@@ -147,6 +130,19 @@ class _Step(NamedTuple):
     target: Tensor  # (N,) places among the S
     same: tuple[Tensor, Tensor]  # targets that were drawn themselves: which of N, which of M
     older: Tensor  # (N,) whether the sequence is rehearsed
+
+
+class _Asked(NamedTuple):
+    """A batch as a model sees it."""
+
+    user: Tensor  # (N, D) user vectors
+    right: Tensor  # (N,) scores of the targets
+    drawn: Tensor  # (M, D) vectors of the items drawn
+
+    def scores(self, step: _Step) -> Tensor:
+        """Return the scores of the target and of the items drawn, corrected; (N, 1 + M)."""
+        drawn = scores_of(self.user, self.drawn, step.log_inclusion, step.same)
+        return torch.cat([self.right[:, None], drawn], dim=1)
 
 
 class _Training:
@@ -179,7 +175,7 @@ class _Training:
             if rehearsed is not None:
                 older = rehearsed.sample(round(self.config.rehearsed * len(new)), self.generator)
                 mixed = new.and_then(windows(older, self.model.config.most_events))
-            draws = _Draws(mixed.item, self.model.items, self.config)
+            draws = Draws(mixed.item, self.model.items, self.config)
             heads = 1 + int(mixed.kind.max(initial=CLICK) >= PURCHASE)
             if epoch == 0:
                 planned = self.epochs * -(-len(mixed) // self.config.batch)
@@ -190,7 +186,7 @@ class _Training:
                 self._learn(self._prepare(batch, draws, heads, len(new)), planned, heads)
                 progress(self.steps, planned)
 
-    def _prepare(self, batch: Padded, draws: _Draws, heads: int, new: int) -> _Step:
+    def _prepare(self, batch: Padded, draws: Draws, heads: int, new: int) -> _Step:
         drawn = draws.draw(self.generator)
         which, place = np.unique(
             np.concatenate([drawn, batch.item.reshape(-1)]), return_inverse=True
@@ -223,11 +219,12 @@ class _Training:
     def _learn(self, step: _Step, planned: int, heads: int) -> None:
         """Take one step; one whose gradients are no numbers leaves everything as it is."""
         rows = self.rows.table.index_select(0, step.which).requires_grad_()  # (S, D)
-        scores = _scores(self.model, self.model.unit(rows), step, heads)
-        loss = _cross_entropy(*scores).mean()
+        asked = _ask(self.model, self.model.unit(rows), step, heads)
+        total = log_total(asked.user, asked.drawn, step.log_inclusion, step.same)
+        loss = F.softplus(total - asked.right).mean()
         objective = loss
         if self.champion is not None and bool(step.older.any()):
-            objective = loss + self.config.distillation * self._opinion(scores, step, heads)
+            objective = loss + self.config.distillation * self._opinion(asked, step, heads)
         self.adam.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         found = [rows, *(weight for weight in self.weights if weight.grad is not None)]
@@ -251,7 +248,7 @@ class _Training:
         warm = min(self.steps / max(self.config.warmup_steps, 1), 1.0)
         return warm * (1.0 - (1.0 - self.config.last_rate) * done)
 
-    def _opinion(self, scores: tuple[Tensor, Tensor], step: _Step, heads: int) -> Tensor:
+    def _opinion(self, asked: _Asked, step: _Step, heads: int) -> Tensor:
         """Return how far the model is from the champion on rehearsed targets, over all of them.
 
         Only items that the champion has rows for count.
@@ -261,8 +258,8 @@ class _Training:
         unknown = step.which >= champion.items  # (S,)
         with torch.no_grad():
             x = champion.unit(champion.table[step.which.clamp(max=champion.items - 1)])
-            told = torch.cat(_joined(_scores(champion, x, step, heads)), dim=1)
-        own = torch.cat(_joined(scores), dim=1)  # (N, 1 + M)
+            told = _ask(champion, x, step, heads).scores(step)
+        own = asked.scores(step)  # (N, 1 + M)
         off = torch.cat(
             [unknown[step.target][:, None], unknown[step.drawn].expand(len(own), -1)], 1
         )
@@ -273,22 +270,12 @@ class _Training:
         return -((told * own).sum(dim=-1) * counts).sum() / max(len(own), 1)
 
 
-def _joined(scores: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return scores[0][:, None], scores[1]
-
-
-def _scores(model: SequenceModel, x: Tensor, step: _Step, heads: int) -> tuple[Tensor, Tensor]:
-    """Return scores of the targets (N,), and of the drawn items, corrected (N, M)."""
+def _ask(model: SequenceModel, x: Tensor, step: _Step, heads: int) -> _Asked:
     history = F.embedding(step.item[:, :-1], x)  # (B, T - 1, D)
     users = model.users(history, step.kind[:, :-1], step.gap[:, :-1], heads)
-    u = F.embedding(step.asker, users.reshape(-1, x.shape[1]))  # (N, D)
+    u = F.embedding(step.asker, users.reshape(-1, x.shape[1]))
     right = (u * F.embedding(step.target, x)).sum(dim=-1)
-    drawn = torch.addmm(-step.log_inclusion, u, F.embedding(step.drawn, x).T)
-    return right, drawn.index_put(step.same, drawn.new_tensor(-torch.inf))
-
-
-def _cross_entropy(right: Tensor, drawn: Tensor) -> Tensor:
-    return F.softplus(drawn.logsumexp(dim=-1) - right)
+    return _Asked(u, right, F.embedding(step.drawn, x))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from learners.deep.config import HEADS, SequenceConfig
-from learners.deep.encoders import ENCODERS, Drop
+from learners.deep.encoders import ENCODERS, About, Drop
 from learners.deep.histories import GAPS, Histories, Padded, batches
 
 __all__ = ["SequenceModel"]
@@ -56,12 +56,13 @@ class SequenceModel(nn.Module):
             torch.manual_seed(seed)
             self.config = config
             self.register_buffer("table", config.table_std * torch.randn(items, config.width))
-            self.place = nn.Parameter(PLACE_STD * torch.randn(config.most_events, config.width))
-            # Clicks, firsts and events without a clock add nothing.
-            self.kind = nn.Embedding(KINDS, config.width, padding_idx=0)
-            self.gap = nn.Embedding(GAPS, config.width, padding_idx=0)
-            for added in (self.kind, self.gap):
-                nn.init.zeros_(added.weight)
+            if ENCODERS[config.architecture].has_rows:
+                self.place = nn.Parameter(PLACE_STD * torch.randn(config.most_events, config.width))
+                # Clicks, firsts and events without a clock add nothing.
+                self.kind = nn.Embedding(KINDS, config.width, padding_idx=0)
+                self.gap = nn.Embedding(GAPS, config.width, padding_idx=0)
+                for added in (self.kind, self.gap):
+                    nn.init.zeros_(added.weight)
             self.encoder = ENCODERS[config.architecture](config)
         self.register_buffer("offset", torch.zeros(HEADS))
 
@@ -79,8 +80,11 @@ class SequenceModel(nn.Module):
 
         What stands behind the end of a history changes nothing before it.
         """
-        added = self.place[: x.shape[1]] + self.kind(kinds) + self.gap(gaps)
-        return self.config.scale * F.normalize(self.encoder(x, added, heads), dim=-1)
+        added = x.new_zeros(())
+        if self.encoder.has_rows:
+            added = self.place[: x.shape[1]] + self.kind(kinds) + self.gap(gaps)
+        u = self.encoder(x, About(kinds, gaps, added), heads)
+        return self.config.scale * F.normalize(u, dim=-1)
 
     def encode(self, items: Tensor, kinds: Tensor, gaps: Tensor, heads: int = HEADS) -> Tensor:
         """Return user vectors (B, T, heads, D) of histories (B, T), T at most `most_events`."""
