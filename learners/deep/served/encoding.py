@@ -15,6 +15,7 @@ from learners.deep.served.products import add_product, add_row, whole
 from learners.deep.served.weights import (
     ARCHITECTURE,
     ATTENTION,
+    AVERAGE,
     CORE,
     DENSE,
     DOWN,
@@ -23,6 +24,9 @@ from learners.deep.served.weights import (
     INNER,
     KEY,
     KIND,
+    LONE_GAP,
+    LONE_KIND,
+    LONE_REACH,
     MIXED,
     NORM_1,
     NORM_2,
@@ -32,6 +36,7 @@ from learners.deep.served.weights import (
     REACH,
     RECURRENT,
     TO_GATES,
+    TRANSFORMER,
     UP,
     WHOLE,
     WIDE_DOWN,
@@ -202,9 +207,20 @@ def _block(weights: Weights, bench: Bench, n: int) -> None:
 
 
 @jit
+def _mix(bench: Bench, n: int) -> None:
+    """Write the mean of the first n item rows, weighed by a softmax of their weights."""
+    user, weight = bench.user, bench.weight
+    _softmax(weight, n)
+    user[:] = ZERO
+    for j in range(n):
+        for k in range(len(user)):
+            user[k] += weight[j] * bench.row[j, k]
+
+
+@jit
 def _core(weights: Weights, bench: Bench, n: int) -> None:
     """Weigh the item rows: softmax of q.k / sqrt(D) + reach, for the last event's q."""
-    width, hidden, user, weight = weights.shape[WHOLE], bench.hidden, bench.user, bench.weight
+    width, hidden, weight = weights.shape[WHOLE], bench.hidden, bench.weight
     query, wanted = bench.normed[0], bench.normed[1]
     _linear_row(weights, QUERY, hidden[n - 1], query)
     wanted[:] = ZERO
@@ -214,11 +230,22 @@ def _core(weights: Weights, bench: Bench, n: int) -> None:
     for j in range(n):
         near = product(hidden, j * width, wanted, width // LANES)
         weight[j] = near / root + reach[n - 1 - j]
-    _softmax(weight, n)
-    user[:] = ZERO
+    _mix(bench, n)
+
+
+@jit
+def _average(weights: Weights, bench: Bench, n: int) -> None:
+    """Weigh the item rows by how long ago they came, by kind, and by the gaps since."""
+    reach = weights.number[weights.start[LONE_REACH] :]
+    kind, gap = (
+        weights.number[weights.start[LONE_KIND] :],
+        weights.number[weights.start[LONE_GAP] :],
+    )
+    since = ZERO
     for j in range(n):
-        for k in range(width):
-            user[k] += weight[j] * bench.row[j, k]
+        since += gap[bench.gap[j]]
+        bench.weight[j] = reach[n - 1 - j] + kind[bench.kind[j]] + since
+    _mix(bench, n)
 
 
 @jit
@@ -273,9 +300,9 @@ def _dense(weights: Weights, bench: Bench, n: int) -> None:
 
 
 @jit
-def encode(weights: Weights, bench: Bench, n: int) -> None:
-    """Write into `bench.user` what is clicked after the first n events of `bench`, n >= 1."""
-    width, hidden, user = weights.shape[WHOLE], bench.hidden, bench.user
+def _add_places(weights: Weights, bench: Bench, n: int) -> None:
+    """Write item rows, with those of place, kind and gap added, into `hidden`."""
+    width, hidden = weights.shape[WHOLE], bench.hidden
     place = weights.number[weights.start[PLACE] :]
     kind, gap = weights.number[weights.start[KIND] :], weights.number[weights.start[GAP] :]
     for t in range(n):
@@ -283,18 +310,28 @@ def encode(weights: Weights, bench: Bench, n: int) -> None:
         for k in range(width):
             added = place[t * width + k] + kind[of_kind + k] + gap[of_gap + k]
             hidden[t, k] = bench.row[t, k] + added
+
+
+@jit
+def encode(weights: Weights, bench: Bench, n: int) -> None:
+    """Write into `bench.user` what is clicked after the first n events of `bench`, n >= 1."""
+    width, user = weights.shape[WHOLE], bench.user
     architecture = weights.shape[ARCHITECTURE]
+    if architecture == AVERAGE:
+        _average(weights, bench, n)
+    else:
+        _add_places(weights, bench, n)
     if architecture == RECURRENT:
         _recurrent(weights, bench, n)
     elif architecture == DENSE:
         _dense(weights, bench, n)
-    else:
+    elif architecture == CORE:
         _block(weights, bench, n)
-        if architecture == CORE:
-            _core(weights, bench, n)
-        else:
-            for k in range(width):
-                user[k] = hidden[n - 1, k]
+        _core(weights, bench, n)
+    elif architecture == TRANSFORMER:
+        _block(weights, bench, n)
+        for k in range(width):
+            user[k] = bench.hidden[n - 1, k]
     square = product(user, 0, user, width // LANES)
     length = weights.scale[0] / max(np.sqrt(square), SMALLEST)
     for k in range(width):

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.deep.config import ARCHITECTURES, SequenceConfig
+from learners.deep.config import ARCHITECTURES, HEADS, SequenceConfig
 from learners.deep.histories import GAPS
 from learners.deep.served.products import blocks_of, whole
 from learners.lanes import LANES
 
 __all__ = ["Weights", "make_weights", "no_weights", "parts_of"]
 
-CORE, TRANSFORMER, RECURRENT, DENSE = range(4)  # places in ARCHITECTURES
+CORE, TRANSFORMER, RECURRENT, DENSE, AVERAGE = range(5)  # places in ARCHITECTURES
 ARCHITECTURE, WIDTH, WHOLE, INNER, PLACES = range(5)  # of `Weights.shape`
 KINDS = 2
 
@@ -31,8 +31,10 @@ NORM_2, NORM_2_B, UP, UP_B, DOWN, DOWN_B, NORM_3, NORM_3_B = range(BLOCK + 6, BL
 QUERY, QUERY_B, KEY, REACH = range(BLOCK + 14, BLOCK + 18)
 TO_GATES, TO_GATES_B, FROM_STATE, FROM_STATE_B = range(BLOCK, BLOCK + 4)
 WIDE_UP, WIDE_UP_B, WIDE_DOWN, WIDE_DOWN_B = range(BLOCK, BLOCK + 4)
+LONE_REACH, LONE_KIND, LONE_GAP = range(3)  # without those of events, numbers for each
 FIRST = ("place", "kind.weight", "gap.weight")
 LOOKED_UP = frozenset(FIRST)  # and not multiplied with
+NUMBERS = frozenset({"encoder.reach", "encoder.kind", "encoder.gap"})  # one for each, of each head
 ASKED_BACKWARDS = ("encoder.key.weight",)  # q . (K h) is (K^T q) . h, for all events at once
 
 
@@ -42,6 +44,9 @@ Shapes = dict[str, tuple[int, ...]]
 def parts_of(config: SequenceConfig) -> Shapes:
     """Return the shapes of a model's arrays, but for table and offsets, in the order of `start`."""
     d, f, places = config.width, config.feed_forward, config.most_events
+    if config.architecture == "core-ave":
+        numbers = {"reach": places, "kind": KINDS, "gap": GAPS}
+        return {f"encoder.{name}": (HEADS, length) for name, length in numbers.items()}
     of_events = dict(zip(FIRST, ((places, d), (KINDS, d), (GAPS, d)), strict=True))
     layers: Shapes
     if config.architecture == "gru":
@@ -109,8 +114,8 @@ def no_weights() -> Weights:
 
 def _part(config: SequenceConfig, name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return an array as it stands in `Weights.number`: filled up, in blocks, flat."""
-    if name == "encoder.reach":
-        return array
+    if name in NUMBERS:
+        return array.reshape(-1)
     layer = name.split(".")[-2:][0]
     filled = array
     for axis, length in enumerate(array.shape):
