@@ -14,7 +14,7 @@ from learners.base import CLICK, KINDS, PURCHASE, EngineConfig
 from learners.deep.config import ARCHITECTURES, Architecture, SequenceConfig
 from learners.deep.histories import Histories
 from learners.deep.packing import pack, unpack
-from learners.deep.served.codes import aim, make_direction
+from learners.deep.served.codes import aim, codes_of, make_direction
 from learners.deep.served.deep import Deep
 from learners.deep.served.index import make_index, make_search, nearest, recall
 from learners.engine import Engine
@@ -24,7 +24,7 @@ from tests.test_engine import CONFIG, batch_of, checkerboard, cut
 torch = pytest.importorskip("torch")
 from learners.deep.sequence import SequenceModel  # noqa: E402
 
-SMALL = SequenceConfig(width=32, feed_forward=48)
+SMALL = SequenceConfig("core", width=32, feed_forward=48)
 EVENTS = checkerboard(800)
 ITEMS = sorted({item for _, _, item, _ in EVENTS})
 
@@ -55,7 +55,7 @@ def shaken(config: SequenceConfig, items: int) -> Any:
     with torch.no_grad():
         for weights in model.parameters():
             weights.add_(0.1 * torch.randn(weights.shape, generator=generator))
-    model.load_arrays(unpack(pack(model.arrays())))
+    model.load_arrays(unpack(pack(model.arrays()), config.width))
     return model
 
 
@@ -134,7 +134,8 @@ def test_an_index_of_few_clusters_finds_the_nearest_of_all(n: int) -> None:
     index, order = make_index(code, cluster, centre)  # type: ignore[arg-type]
     u = generator.standard_normal(40).astype(np.float32)
     found, products = nearest(index, make_search(index), u, 7)
-    exact = unpack(packed)["table"] @ rounded(u) / np.linalg.norm(unpack(packed)["table"], axis=1)
+    rows = unpack(packed, 40)["table"]
+    exact = rows @ rounded(u) / np.linalg.norm(rows, axis=1)
     assert order[found].tolist() == np.argsort(-exact)[:7].tolist()
     np.testing.assert_allclose(products, -np.sort(-exact)[:7], atol=1e-5)
 
@@ -146,14 +147,14 @@ def rounded(u: NDArray[np.float32]) -> NDArray[np.float32]:
     return direction.code * direction.step
 
 
-@pytest.mark.parametrize("width", [16, 96, 4096])
+@pytest.mark.parametrize("width", [16, 96, 8192])
 def test_a_vector_is_rounded_to_half_a_step_and_no_sum_overflows(width: int) -> None:
     u = np.random.default_rng(width).standard_normal(width).astype(np.float32)
-    steps = min(32_767, (2**31 - 1) // (127 * width))
+    steps = min(32_767, (2**31 - 1) // (15 * width))
     np.testing.assert_allclose(rounded(u), u, atol=0.5001 * np.abs(u).max() / steps)
     assert not rounded(np.zeros(width, np.float32)).any()
     sign = np.where(u > 0, 1, -1)
-    code = np.full((1, width), 127, np.int8) * sign.astype(np.int8)
+    code = codes_of(7 * sign[None])
     index, _ = make_index(code, np.zeros(1, np.int32), code)
     _, products = nearest(index, make_search(index), sign.astype(np.float32), 1)
     assert products[0] == pytest.approx(np.sqrt(width), rel=1e-6)

@@ -88,7 +88,7 @@ def test_manifests_tell_parents_events_and_figures(life: Life) -> None:
     assert told[min(told)]["parent"] is None
     assert told[min(told)]["events"] == CONFIG.first_events
     assert told[min(told)]["positions"] == {"clicks/0": 1000}
-    assert champion["config"]["width"] == 16
+    assert champion["config"]["width"] == CONFIG.model.width
     assert champion["tuning"]["seed"] == champion["seed"]
     assert champion["time_from"] < champion["time_until"] <= START + EVENTS
     gate = champion["gate"]
@@ -207,7 +207,7 @@ def test_one_that_turns_out_bad_live_is_rolled_back(grown: Callable[..., Lifelon
 
 def test_a_model_of_another_shape_begins_from_nothing(grown: Callable[..., Lifelong]) -> None:
     former = grown()
-    wider = replace(CONFIG, model=replace(CONFIG.model, width=32), every_events=10**6)
+    wider = replace(CONFIG, model=replace(CONFIG.model, width=48), every_events=10**6)
     lifelong = Lifelong(wider, former.registry)
     told = run(lifelong, batches(walks(3500)))
     assert whats(told)[:2] == ["begun", "born"]

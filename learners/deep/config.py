@@ -16,12 +16,12 @@ HEADS = 2  # user vectors of a history: what is clicked next, what is bought nex
 class SequenceConfig:
     """The shape of a model, and what is dropped while it trains."""
 
-    architecture: Architecture = "core"
-    width: int = 96  # of item rows and user vectors
-    feed_forward: int = 192
+    architecture: Architecture = "core-ave"
+    width: int = 192  # of item rows and user vectors
+    feed_forward: int = 384
     most_events: int = 50  # of a user, the most recent
     scale: float = 14.0  # length of a user vector; an item vector has length 1
-    dropout_items: float = 0.4
+    dropout_items: float = 0.5
     dropout_residual: float = 0.2
     table_std: float = 0.05  # of a new row's numbers
 

@@ -199,8 +199,9 @@ def pupil_of(snapshot: Snapshot, vocabulary: Vocabulary) -> Pupil:
     """
     from learners.deep.sequence import SequenceModel
 
-    model = SequenceModel(SequenceConfig(**snapshot.config), len(snapshot.items))
-    arrays = unpack(snapshot.arrays)
+    config = SequenceConfig(**snapshot.config)
+    model = SequenceModel(config, len(snapshot.items))
+    arrays = unpack(snapshot.arrays, config.width)
     model.load_arrays(arrays)
     table = arrays["table"]
     table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)

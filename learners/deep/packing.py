@@ -1,8 +1,9 @@
-"""What of a model a snapshot keeps: rows of items in bytes, and sorted into clusters.
+"""What of a model a snapshot keeps: rows of items in four bits a number, sorted into clusters.
 
-What counts of an item's row is its direction; 8 bits a number tell it within 0.6 % of its length,
-and a search reads a quarter of the memory. The clusters are those of `learners.deep.served.index`.
-A model that is asked is made of the packed rows again, so the gate judges what nodes will serve.
+What counts of an item's row is its direction, and twice as many numbers of half the bits tell it
+better; a search reads an eighth of the memory. The clusters are those of
+`learners.deep.served.index`. A model that is asked is made of the packed rows again, so the gate
+judges what nodes will serve.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.config import SequenceConfig
+from learners.deep.served.codes import MOST, codes_of, numbers_of
 from learners.deep.served.weights import parts_of
 
 __all__ = ["Arrays", "blank", "pack", "unpack"]
 
 Arrays = Mapping[str, NDArray[np.generic]]
-MOST = 127  # of a code
 ROUNDS = 5  # of k-means
 ROWS_A_CLUSTER = 128
 AT_ONCE = 4096  # rows that are compared with the centres
@@ -27,35 +28,45 @@ AT_ONCE = 4096  # rows that are compared with the centres
 def pack(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.generic]]:
     """Return a model's arrays as a snapshot keeps them.
 
-    `table` (n, D) becomes `code` (n, D) in bytes times `step` (n,); `cluster` (n,) and `centre`
-    (C, D), in bytes, are what `served.index.make_index` takes. A row that is no number has a step
-    that is none.
+    `table` (n, D) becomes `code` (n, D / 2), of numbers that times `step` (n,) are the row;
+    `cluster` (n,) and `centre` (C, D / 2), in codes, are what `served.index.make_index` takes. A
+    row that is no number has a step that is none.
 
     Examples
     --------
-    >>> packed = pack({"table": np.array([[1.0, -0.5], [0.0, 0.0]], np.float32)})
-    >>> packed["code"].tolist(), unpack(packed)["table"].round(2).tolist()
-    ([[127, -64], [0, 0]], [[1.0, -0.5], [0.0, 0.0]])
+    >>> packed = pack({"table": np.array([[3.5, -1.2], [0.0, 0.0]], np.float32)})
+    >>> packed["step"].tolist(), unpack(packed, 2)["table"].tolist()
+    ([0.5, 0.0], [[3.5, -1.0], [0.0, 0.0]])
     """
     table = arrays["table"]
-    code, step = _in_bytes(table)
-    cluster, centre = _clusters(code.astype(np.float32))
+    number, step = _in_steps(table)
+    cluster, centre = _clusters(number.astype(np.float32))
     rest = {name: array for name, array in arrays.items() if name != "table"}
-    return {**rest, "code": code, "step": step, "cluster": cluster, "centre": _in_bytes(centre)[0]}
+    centre_code = codes_of(_in_steps(centre)[0])
+    return {
+        **rest,
+        "code": codes_of(number),
+        "step": step,
+        "cluster": cluster,
+        "centre": centre_code,
+    }
 
 
-def unpack(arrays: Arrays) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays of the model that a snapshot keeps.
+def unpack(arrays: Arrays, width: int) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of the model, of some width, that a snapshot keeps.
 
     Raises
     ------
     KeyError
         One is missing.
     """
-    rest = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-    table = rest.pop("code") * rest.pop("step")[:, None]
-    del rest["cluster"], rest["centre"]
-    return {**rest, "table": table}
+    rest = {
+        name: np.asarray(array, np.float32)
+        for name, array in arrays.items()
+        if name not in ("code", "step", "cluster", "centre")
+    }
+    code, step = np.asarray(arrays["code"], np.uint8), np.asarray(arrays["step"], np.float32)
+    return {**rest, "table": numbers_of(code, width) * step[:, None]}
 
 
 def blank(config: SequenceConfig, items: int) -> dict[str, NDArray[np.generic]]:
@@ -63,15 +74,15 @@ def blank(config: SequenceConfig, items: int) -> dict[str, NDArray[np.generic]]:
     cluster = np.arange(items, dtype=np.int32) // ROWS_A_CLUSTER
     return {
         **{name: np.zeros(shape, np.float32) for name, shape in parts_of(config).items()},
-        "code": np.ones((items, config.width), np.int8),
+        "code": codes_of(np.ones((items, config.width), np.int8)),
         "step": np.ones(items, np.float32),
         "cluster": cluster,
-        "centre": np.ones((int(cluster[-1]) + 1, config.width), np.int8),
+        "centre": codes_of(np.ones((int(cluster[-1]) + 1, config.width), np.int8)),
     }
 
 
-def _in_bytes(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return codes (n, D) and what they are to be multiplied with (n,)."""
+def _in_steps(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return whole numbers (n, D), and what they are to be multiplied with (n,)."""
     step = np.abs(rows).max(axis=1, initial=0.0) / np.float32(MOST)
     sound = np.isfinite(step) & (step > 0)
     scaled = np.divide(rows, step[:, None], out=np.zeros_like(rows), where=sound[:, None])

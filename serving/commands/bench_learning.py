@@ -184,7 +184,7 @@ def architectures(
     path: Annotated[Path, typer.Argument(help="diginetica-weekly.parquet: period, session, item.")],
     method: Annotated[
         list[str] | None,
-        typer.Option(help="core, transformer, gru or mlp; may be given again; default: all."),
+        typer.Option(help="An architecture, core for one; may be given again; default: all."),
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Test one session in so many.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the first weights and all draws.")] = 1,
@@ -194,7 +194,7 @@ def architectures(
 
     Trained on week 0, tested on week 1: recall and MRR in percent, seconds of
     training, parameters beside the table of items, milliseconds of one query.
-    Some three minutes.
+    Some five minutes.
 
     \b
     Examples:

@@ -18,11 +18,12 @@ class TrainerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    architecture: Literal["core", "transformer", "gru", "mlp"] = Field(
-        default="core", description="kind of the deep model: core, transformer, gru or mlp"
+    architecture: Literal["core-ave", "core", "transformer", "gru", "mlp"] = Field(
+        default="core-ave",
+        description="kind of the deep model: core-ave, core, transformer, gru or mlp",
     )
     width: WholeNumber = Field(
-        default=96, ge=16, le=1024, multiple_of=16, description="numbers of an item's row, by 16"
+        default=192, ge=16, le=1024, multiple_of=16, description="numbers of an item's row, by 16"
     )
     seed: WholeNumber = Field(default=1, ge=0, le=2**31, description="seed of all randomness")
     first_events: WholeNumber = Field(

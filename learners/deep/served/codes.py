@@ -1,8 +1,9 @@
-"""Rows in bytes and their products with a vector, four at a time.
+"""Rows of four bits a number, and their products with a vector, four rows at a time.
 
-The vector is in whole numbers, too, so sums are exact and the same on every machine. Products of
-bytes and halves, added in pairs, are one instruction on most of them. Rows are a multiple of 16
-long.
+A number v from -7 to 7 is kept as v + 8. A byte holds two of them: byte k of each 16 has number k
+of 32 in its lower half, and number 16 + k in its upper one. The vector is in whole numbers, too, so
+sums are exact and the same on every machine. Products of two halves of a word, added in pairs, are
+one instruction on most of them.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from learners.deep.served.products import BLOCK, whole
 from learners.jit import jit, prefetch
 from learners.lanes import LANES, TOGETHER, Lanes
 
 __all__ = [
+    "MOST",
     "Codes",
     "Direction",
     "aim",
+    "codes_of",
     "dot_four",
     "dot_rows",
     "make_direction",
+    "numbers_of",
     "prefetch_row",
     "write_row",
 ]
@@ -33,21 +38,23 @@ __all__ = [
 LINE_BYTES = 64  # of the cache
 AHEAD = 32  # rows that are asked for before their turn
 FINEST = 32_767  # steps from 0 to a vector's largest number
-LARGEST_CODE, LARGEST_SUM = 127, 2**31 - 1
+MOST = 7  # of a number
+ZERO_CODE, LARGEST_CODE, LARGEST_SUM = 8, 15, 2**31 - 1
 ZERO = np.float32(0.0)
 BYTE, HALF, INT, LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-FOUR = ir.VectorType(ir.FloatType(), TOGETHER)
+FLOAT = ir.FloatType()
+FOUR = ir.VectorType(FLOAT, TOGETHER)
 PAIRED = LANES // 2  # sums of neighbours
 
 
 class Codes(NamedTuple):
-    """Directions in bytes: row i is code[i] times scale[i], of length 1 or 0.
+    """Directions: row i is the numbers of code[i] times scale[i], of length 1 or 0.
 
-    There is room for a whole block behind the last row.
+    There is room for a whole block of rows behind the last one.
     """
 
-    code: NDArray[np.int8]  # (n + TOGETHER, D)
-    scale: NDArray[np.float32]  # (n + TOGETHER,) 1 / length of the code
+    code: NDArray[np.uint8]  # (n + TOGETHER, D / 2)
+    scale: NDArray[np.float32]  # (n + TOGETHER,) 1 / length of the numbers
 
 
 class Direction(NamedTuple):
@@ -55,11 +62,34 @@ class Direction(NamedTuple):
 
     code: NDArray[np.int16]  # (D,)
     step: NDArray[np.float32]  # (1,)
+    shift: NDArray[np.int32]  # (1,) product with a row of zeros, whose codes are 8
 
 
 def make_direction(width: int) -> Direction:
     """Return room for a vector (D,), which is 0."""
-    return Direction(np.zeros(width, np.int16), np.zeros(1, np.float32))
+    return Direction(np.zeros(width, np.int16), np.zeros(1, np.float32), np.zeros(1, np.int32))
+
+
+def codes_of(numbers: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Return the codes of rows of numbers from -7 to 7: (n, D) to (n, W / 2), W a multiple of 32.
+
+    >>> codes = codes_of(np.array([[1, -7, 0]]))
+    >>> codes.shape, numbers_of(codes, 3).tolist()
+    ((1, 16), [[1, -7, 0]])
+    """
+    n, width = numbers.shape
+    code = np.full((n, whole(width) // BLOCK, 2, LANES), ZERO_CODE, np.uint8)
+    code.reshape(n, whole(width))[:, :width] = numbers + ZERO_CODE
+    both: NDArray[np.uint8] = code[:, :, 0] | code[:, :, 1] << np.uint8(4)
+    return both.reshape(n, whole(width) // 2)
+
+
+def numbers_of(code: NDArray[np.uint8], width: int) -> NDArray[np.int8]:
+    """Return the numbers (n, D) of codes (n, W / 2)."""
+    n, held = code.shape
+    blocks = code.reshape(n, held // LANES, 1, LANES)
+    halves = np.concatenate([blocks & LARGEST_CODE, blocks >> 4], axis=2)
+    return halves.reshape(n, 2 * held)[:, :width].astype(np.int8) - np.int8(ZERO_CODE)
 
 
 @jit
@@ -68,14 +98,16 @@ def aim(direction: Direction, u: NDArray[np.float32]) -> None:
 
     Rows so long that a sum might be beyond 32 bits have fewer.
     """
-    largest = ZERO
+    largest, total = ZERO, 0
     for k in range(len(u)):
         largest = max(largest, abs(u[k]))
     finest = np.float32(min(FINEST, LARGEST_SUM // (LARGEST_CODE * len(u))))
     steps = finest / largest if largest > ZERO else ZERO
     for k in range(len(u)):
         direction.code[k] = np.int16(np.rint(u[k] * steps))
+        total += direction.code[k]
     direction.step[0] = largest / finest
+    direction.shift[0] = ZERO_CODE * total
 
 
 def _shuffled(builder: Any, left: Any, right: Any, places: list[int]) -> Any:
@@ -95,8 +127,8 @@ def _sums(builder: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     return _added(builder, both, both, [0, 1, 2, 3], [4, 5, 6, 7])
 
 
-def _four_of(builder: Any, values: list[Any]) -> Any:
-    vector = ir.Constant(FOUR, ir.Undefined)
+def _four_of(builder: Any, values: list[Any], kind: Any = FLOAT) -> Any:
+    vector = ir.Constant(ir.VectorType(kind, TOGETHER), ir.Undefined)
     for j, value in enumerate(values):
         vector = builder.insert_element(vector, value, INT(j))
     return vector
@@ -104,9 +136,10 @@ def _four_of(builder: Any, values: list[Any]) -> Any:
 
 def _exact(builder: Any, lanes: Lanes, rows: list[Any]) -> list[Any]:
     """Return vectors of sums of products of rows of the first argument with the seventh."""
-    (_, width) = lanes.shape(0)
+    (_, width) = lanes.shape(0)  # bytes
     bytes_, halves = ir.VectorType(BYTE, LANES), ir.VectorType(HALF, LANES)
     wide, nothing = ir.VectorType(INT, LANES), ir.Constant(ir.VectorType(INT, PAIRED), [0] * PAIRED)
+    lower, four = (ir.Constant(halves, [bits] * LANES) for bits in (LARGEST_CODE, 4))
     even, odd = list(range(0, LANES, 2)), list(range(1, LANES, 2))
     places = [builder.gep(lanes.start(0), [builder.mul(row, width)]) for row in rows]
     starts = [builder.bitcast(place, bytes_.as_pointer()) for place in places]
@@ -114,14 +147,19 @@ def _exact(builder: Any, lanes: Lanes, rows: list[Any]) -> list[Any]:
     reserve: Any = cgutils.alloca_once_value  # becomes a register
     sums = [reserve(builder, nothing) for _ in rows]
     with cgutils.for_range(builder, builder.udiv(width, LONG(LANES))) as loop:
-        y = builder.load(builder.gep(along, [loop.index]))
-        y.align = 2
+        first = builder.mul(loop.index, LONG(2))
+        ys = [builder.load(builder.gep(along, [builder.add(first, LONG(k))])) for k in (0, 1)]
+        for y in ys:
+            y.align = 2
         for start, total in zip(starts, sums, strict=True):
-            x = builder.load(builder.gep(start, [loop.index]))
-            x.align = 1
-            products = builder.mul(builder.sext(x, wide), builder.sext(y, wide), flags=["nsw"])
-            part = _added(builder, products, products, even, odd)
-            builder.store(builder.add(builder.load(total), part), total)
+            both = builder.load(builder.gep(start, [loop.index]))
+            both.align = 1
+            both = builder.zext(both, halves)
+            added = builder.load(total)
+            for x, y in zip((builder.and_(both, lower), builder.lshr(both, four)), ys, strict=True):
+                products = builder.mul(builder.sext(x, wide), builder.sext(y, wide), flags=["nsw"])
+                added = builder.add(added, _added(builder, products, products, even, odd))
+            builder.store(added, total)
     return [builder.load(total) for total in sums]
 
 
@@ -135,6 +173,7 @@ def _dot_four(
     d: Any,
     along: Any,
     step: Any,
+    shift: Any,
     out: Any,
     at: Any,
 ) -> Any:
@@ -143,23 +182,21 @@ def _dot_four(
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = Lanes(context, builder, signature, arguments)
         rows = arguments[2:6]
-        exact = _sums(builder, *_exact(builder, lanes, rows))
+        shift = _four_of(builder, [builder.load(lanes.start(8))] * TOGETHER, INT)
+        exact = builder.sub(_sums(builder, *_exact(builder, lanes, rows)), shift)
         scales = [builder.load(builder.gep(lanes.start(1), [row])) for row in rows]
         steps = [builder.load(lanes.start(7))] * TOGETHER
         product = builder.fmul(builder.sitofp(exact, FOUR), _four_of(builder, steps))
         product = builder.fmul(product, _four_of(builder, scales))
-        where = builder.gep(lanes.start(8), [arguments[9]])
+        where = builder.gep(lanes.start(9), [arguments[10]])
         builder.store(product, builder.bitcast(where, FOUR.as_pointer())).align = 4
         return context.get_dummy_value()
 
     row = types.intp
-    return types.void(code, scale, row, row, row, row, along, step, out, row), build
+    return types.void(code, scale, row, row, row, row, along, step, shift, out, row), build
 
 
-_Floats = NDArray[np.float32]
-_Dots = Callable[
-    [NDArray[np.int8], _Floats, int, int, int, int, NDArray[np.int16], _Floats, _Floats, int], None
-]
+_Dots = Callable[..., None]
 _dots = cast(_Dots, intrinsic(_dot_four))
 
 
@@ -184,7 +221,8 @@ def dot_four(
     at: int,
 ) -> None:
     """Write the products of rows a, b, c and d with a vector to four places of `out`."""
-    _dots(codes.code, codes.scale, a, b, c, d, direction.code, direction.step, out, at)
+    u = direction
+    _dots(codes.code, codes.scale, a, b, c, d, u.code, u.step, u.shift, out, at)
 
 
 @jit
@@ -205,5 +243,9 @@ def dot_rows(
 @jit
 def write_row(codes: Codes, row: int, out: NDArray[np.float32]) -> None:
     """Write a row to `out` (D,)."""
-    for k in range(len(out)):
-        out[k] = codes.scale[row] * np.float32(codes.code[row, k])
+    code, scale = codes.code[row], codes.scale[row]
+    for begin in range(0, len(out), BLOCK):
+        for k in range(LANES):
+            both = code[begin // 2 + k]
+            out[begin + k] = scale * np.float32(np.int32(both & LARGEST_CODE) - ZERO_CODE)
+            out[begin + LANES + k] = scale * np.float32(np.int32(both >> 4) - ZERO_CODE)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from learners.deep.config import SequenceConfig
 from learners.deep.served.index import Index, make_index
+from learners.deep.served.products import whole
 from learners.deep.served.source import forget_users, make_deep
 from learners.deep.served.weights import Weights, make_weights, no_weights
 from learners.errors import SnapshotError
@@ -134,12 +135,13 @@ def _index_of(
     arrays: Mapping[str, NDArray[np.generic]], items: int, width: int
 ) -> tuple[Index, NDArray[np.int64]]:
     code, cluster, centre = (arrays[name] for name in ("code", "cluster", "centre"))
-    if (code.shape, cluster.shape) != ((items, width), (items,)):
-        raise ValueError(f"its rows are {code.shape}, of {items} items by {width}")
+    row_bytes = whole(width) // 2
+    if (code.shape, cluster.shape) != ((items, row_bytes), (items,)):
+        raise ValueError(f"its rows are {code.shape}, of {items} items by {row_bytes} bytes")
     if (
         centre.ndim != 2
-        or centre.shape[1] != width
-        or {code.dtype, centre.dtype} != {np.dtype(np.int8)}
+        or centre.shape[1] != row_bytes
+        or {code.dtype, centre.dtype} != {np.dtype(np.uint8)}
     ):
         raise ValueError(f"its centres are {centre.shape} of {centre.dtype}")
     if items and not 0 <= cluster.min() <= cluster.max() < len(centre):
@@ -148,7 +150,7 @@ def _index_of(
 
 
 def _nothing() -> _Parts:
-    code, centre = np.zeros((0, LANES), np.int8), np.zeros((1, LANES), np.int8)
+    code, centre = np.zeros((0, LANES), np.uint8), np.zeros((1, LANES), np.uint8)
     index, order = make_index(code, np.zeros(0, np.int32), centre)
     return index, order, no_weights(), np.zeros(0, np.uint64)
 

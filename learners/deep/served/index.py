@@ -2,7 +2,7 @@ r"""The items nearest to a vector, without looking at all: an inverted file over
 
 Rows are stored cluster by cluster; a query looks only into the clusters whose centres are nearest
 to it (Jégou, Douze and Schmid 2011, section IV; their codes are of products of parts, these are
-bytes). `learners.deep.packing` makes the clusters.
+of four bits a number). `learners.deep.packing` makes the clusters.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from learners.deep.served.codes import (
     aim,
     dot_rows,
     make_direction,
+    numbers_of,
     prefetch_row,
 )
-from learners.deep.served.products import whole
 from learners.jit import jit, jit_counted
 from learners.lanes import TOGETHER
 from learners.selection import best_places, kth_largest
@@ -52,19 +52,22 @@ class Search(NamedTuple):
     best: NDArray[np.int32]  # (m + TOGETHER,) the best places
 
 
-def _codes(code: NDArray[np.int8]) -> Codes:
-    """Return directions with room for a whole block behind them, and with whole vectors."""
-    n, width = code.shape
-    room = np.zeros((n + TOGETHER, whole(width)), np.int8)
-    room[:n, :width] = code
-    length = np.sqrt(np.einsum("ij,ij->i", room, room, dtype=np.int32), dtype=np.float32)
-    return Codes(room, np.divide(1, length, out=np.zeros_like(length), where=length > 0))
+def _codes(code: NDArray[np.uint8]) -> Codes:
+    """Return directions with room for a whole block behind them."""
+    n, width = len(code), 2 * code.shape[1]
+    room = np.zeros((n + TOGETHER, width // 2), np.uint8)
+    room[:n] = code
+    number = numbers_of(code, width)
+    square = np.einsum("ij,ij->i", number, number, dtype=np.int32).astype(np.float32)
+    scale = np.zeros(len(room), np.float32)
+    np.divide(1, np.sqrt(square), out=scale[:n], where=square > 0)
+    return Codes(room, scale)
 
 
 def make_index(
-    code: NDArray[np.int8], cluster: NDArray[np.integer], centre: NDArray[np.int8]
+    code: NDArray[np.uint8], cluster: NDArray[np.integer], centre: NDArray[np.uint8]
 ) -> tuple[Index, NDArray[np.int64]]:
-    """Put rows (n, D) in the order of their clusters (n,), whose centres are (C, D).
+    """Put codes of rows (n, D / 2) in the order of their clusters (n,), with centres (C, D / 2).
 
     Returns
     -------
@@ -144,15 +147,16 @@ def nearest(
 
     Examples
     --------
+    >>> from learners.deep.served.codes import codes_of
     >>> angle = np.arange(6) / 4
     >>> rows = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    >>> code = np.rint(127 * rows).astype(np.int8)
+    >>> code = codes_of(np.rint(7 * rows).astype(np.int8))
     >>> index, order = make_index(code, np.array([1, 1, 1, 0, 0, 0]), code[[4, 1]])
     >>> found, _ = nearest(index, make_search(index), rows[2].astype(np.float32), 3)
     >>> sorted(order[found].tolist())
     [1, 2, 3]
     """
-    padded = np.zeros(index.rows.code.shape[1], np.float32)
+    padded = np.zeros(2 * index.rows.code.shape[1], np.float32)
     padded[: len(u)] = u
     direction = make_direction(len(padded))
     aim(direction, padded)
@@ -162,9 +166,9 @@ def nearest(
 def recall(index: Index, queries: NDArray[np.float32], k: int) -> float:
     """Return which share of the true k nearest rows of each query (m, D) is found."""
     n = int(index.start[-1])
-    rows = index.rows.code[:n] * index.rows.scale[:n, None]
+    rows = numbers_of(index.rows.code[:n], queries.shape[1]) * index.rows.scale[:n, None]
     search, kept, found = make_search(index), min(k, n), 0
     for u in queries:
-        best = np.argpartition(-(rows[:, : len(u)] @ u), kept - 1)[:kept]
+        best = np.argpartition(-(rows @ u), kept - 1)[:kept]
         found += len(np.intersect1d(best, nearest(index, search, u, kept)[0]))
     return found / max(kept * len(queries), 1)

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from learners.jit import jit
 from learners.lanes import LANES, NOTHING, TOGETHER, Lanes
 
-__all__ = ["add_product", "add_row", "blocks_of", "whole"]
+__all__ = ["BLOCK", "add_product", "add_row", "blocks_of", "whole"]
 
 LONG = ir.IntType(64)
+BLOCK = 2 * LANES  # of which rows have a whole number, as `codes` reads them
 
 
-def whole(n: int, step: int = LANES) -> int:
+def whole(n: int, step: int = BLOCK) -> int:
     """Return the least multiple of `step` that is at least n."""
     return -(-n // step) * step
 

@@ -43,6 +43,7 @@ class Memo(NamedTuple):
     key: NDArray[np.int64]  # (REMEMBERED, 3) user row, events ever, events asked with
     code: NDArray[np.int16]  # (REMEMBERED, D) the user vector, as `Direction` has it
     step: NDArray[np.float32]  # (REMEMBERED,)
+    shift: NDArray[np.int32]  # (REMEMBERED,)
     place: NDArray[np.int32]  # (REMEMBERED, NAMED)
     score: NDArray[np.float32]  # (REMEMBERED, NAMED)
     named: NDArray[np.int32]  # (REMEMBERED,)
@@ -122,7 +123,7 @@ def look_for(
     if asker >= 0 and key[0] == asker and key[1] == version and key[2] == n:
         for k in range(len(user.code)):
             user.code[k] = memo.code[slot, k]
-        user.step[0] = memo.step[slot]
+        user.step[0], user.shift[0] = memo.step[slot], memo.shift[slot]
         for i in range(memo.named[slot]):
             deep.named[i], deep.score[i] = memo.place[slot, i], memo.score[slot, i]
         deep.book[FOUND] = memo.named[slot]
@@ -140,7 +141,7 @@ def look_for(
         key[0], key[1], key[2] = asker, version, n
         for k in range(len(user.code)):
             memo.code[slot, k] = user.code[k]
-        memo.step[slot] = user.step[0]
+        memo.step[slot], memo.shift[slot] = user.step[0], user.shift[0]
         for i in range(found):
             memo.place[slot, i], memo.score[slot, i] = deep.named[i], deep.score[i]
         memo.named[slot] = found
@@ -182,12 +183,13 @@ def score_items(
 
 def make_deep(index: Index, weights: Weights, items: int) -> DeepState:
     """Return a snapshot that no row of an engine with so many items leads to."""
-    width, n = index.rows.code.shape[1], int(index.start[-1])
+    width, n = 2 * index.rows.code.shape[1], int(index.start[-1])
     kept = REMEMBERED if n else 1
     memo = Memo(
         np.full((kept, 3), -1, np.int64),
         np.zeros((kept, width), np.int16),
         np.zeros(kept, np.float32),
+        np.zeros(kept, np.int32),
         np.zeros((kept, NAMED), np.int32),
         np.zeros((kept, NAMED), np.float32),
         np.zeros(kept, np.int32),
