@@ -102,19 +102,21 @@ class _Rows:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
-        self.mean, self.square = torch.zeros_like(table), torch.zeros_like(table)
+        self.moments = torch.zeros(len(table), 2, table.shape[1], device=table.device)
         self.steps = torch.zeros(len(table), 1, device=table.device)
 
-    def step(self, which: Tensor, gradient: Tensor, rate: float) -> None:
-        steps, mean, square = (
-            part.index_select(0, which) for part in (self.steps, self.mean, self.square)
-        )
-        steps += 1  # (S, 1)
+    def step(self, which: Tensor, rows: Tensor, gradient: Tensor, rate: float) -> None:
+        """Move the rows `which` (S,) from `rows` (S, D), which they are."""
+        steps = self.steps.index_select(0, which) + 1  # (S, 1)
+        moments = self.moments.index_select(0, which)  # (S, 2, D)
+        mean, square = moments.unbind(dim=1)
         mean.lerp_(gradient, 1 - BETA_1)
-        square.lerp_(gradient * gradient, 1 - BETA_2)
-        self.steps[which], self.mean[which], self.square[which] = steps, mean, square
+        square.mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)
+        self.steps.index_copy_(0, which, steps)
+        self.moments.index_copy_(0, which, moments)
         size = rate * (1 - BETA_2**steps).sqrt_() / (1 - BETA_1**steps)
-        self.table[which] -= size * mean / square.sqrt_().add_(TINY)
+        move = (mean * size).div_(square.sqrt().add_(TINY))
+        self.table.index_copy_(0, which, rows.sub(move))
 
 
 class _Step(NamedTuple):
@@ -238,7 +240,7 @@ class _Training:
             group["lr"] = rate
         self.adam.step()
         assert rows.grad is not None  # noqa: S101 - for mypy
-        self.rows.step(step.which, rows.grad, rate * self.row_rate)
+        self.rows.step(step.which, rows.detach(), rows.grad, rate * self.row_rate)
         self.targets += len(step.target)
         self.losses.append(float(loss.detach()))
 
