@@ -156,7 +156,8 @@ def _exact(builder: Any, lanes: Lanes, rows: list[Any]) -> list[Any]:
             both.align = 1
             both = builder.zext(both, halves)
             added = builder.load(total)
-            for x, y in zip((builder.and_(both, lower), builder.lshr(both, four)), ys, strict=True):
+            xs = builder.and_(both, lower), builder.lshr(both, four)
+            for x, y in zip(xs, ys, strict=True):
                 products = builder.mul(builder.sext(x, wide), builder.sext(y, wide), flags=["nsw"])
                 added = builder.add(added, _added(builder, products, products, even, odd))
             builder.store(added, total)
@@ -196,8 +197,7 @@ def _dot_four(
     return types.void(code, scale, row, row, row, row, along, step, shift, out, row), build
 
 
-_Dots = Callable[..., None]
-_dots = cast(_Dots, intrinsic(_dot_four))
+_dots = cast("Callable[..., None]", intrinsic(_dot_four))
 
 
 @jit
