@@ -159,6 +159,15 @@ def test_a_sum_over_items_drawn_and_its_gradient_are_those_of_torch() -> None:
         assert torch.allclose(own, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("items", [1, 2])
+def test_where_nothing_but_the_target_is_drawn_a_step_is_taken_all_the_same(items: int) -> None:
+    model = SequenceModel(SMALL, items)
+    sequences = Histories.of([[0, 0, items - 1], [0, 0, 0]] * 8)
+    done = fine_tune(model, sequences, None, replace(QUICK, negatives=1), first=True)
+    assert (done.steps > 0, done.skipped) == (True, 0)
+    assert torch.isfinite(model.table).all()
+
+
 def test_scores_become_probabilities_that_come_true() -> None:
     model = small()
     fine_tune(model, checkerboard(), None, QUICK, first=True)

@@ -147,6 +147,16 @@ def rounded(u: NDArray[np.float32]) -> NDArray[np.float32]:
     return direction.code * direction.step
 
 
+@pytest.mark.parametrize("n", [49, 50, 51, 3000])
+def test_of_rows_that_are_alike_the_first_are_found(n: int) -> None:
+    code = codes_of(np.full((n, 32), 7, np.int8))
+    cluster = np.arange(n, dtype=np.int32) // 100
+    index, _ = make_index(code, cluster, code[: cluster[-1] + 1])
+    found, products = nearest(index, make_search(index), np.ones(32, np.float32), 50)
+    assert found.tolist() == list(range(min(n, 50)))
+    np.testing.assert_allclose(products, np.sqrt(32), rtol=1e-4)
+
+
 @pytest.mark.parametrize("width", [16, 96, 8192])
 def test_a_vector_is_rounded_to_half_a_step_and_no_sum_overflows(width: int) -> None:
     u = np.random.default_rng(width).standard_normal(width).astype(np.float32)
@@ -232,23 +242,29 @@ def test_nothing_is_remembered_of_the_erased(learnt: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["nan", "names", "twice", "missing", "config", "width", "cluster", "scale"]
+    "fault",
+    ["nan", "huge", "names", "twice", "missing", "config", "width", "bytes", "cluster", "scale"],
 )
-def test_what_does_not_fit_together_is_refused(fault: str) -> None:
-    model = shaken(SMALL, len(ITEMS) + 1)
+@pytest.mark.parametrize("architecture", ["core", "core-ave"])
+def test_what_does_not_fit_together_is_refused(fault: str, architecture: Architecture) -> None:
+    model = shaken(replace(SMALL, architecture=architecture), len(ITEMS) + 1)
     held: Any = Held(model)
     broken = replace(held)
     arrays, config = held.arrays, held.config
     if fault == "nan":
         arrays["encoder.reach"][0] = np.nan
+    elif fault == "huge":
+        arrays["encoder.reach"] = np.full(arrays["encoder.reach"].shape, 1e300)
     elif fault == "names":
         broken.items = ITEMS
     elif fault == "twice":
         broken.items = [*ITEMS, ITEMS[0]]
     elif fault == "missing":
-        del arrays["encoder.query.weight"]
+        del arrays["encoder.reach"]
     elif fault == "width":
         arrays["code"] = np.concatenate([arrays["code"]] * 2, axis=1)
+    elif fault == "bytes":
+        arrays["code"] = arrays["code"].view(np.int8)
     elif fault == "cluster":
         arrays["cluster"][3] = len(arrays["centre"])
     elif fault == "scale":

@@ -56,9 +56,10 @@ class _LogTotal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, drawn: Tensor, log_inclusion: Tensor, *same: Tensor) -> Tensor:
         scores = scores_of(u, drawn, log_inclusion, same)  # type: ignore[arg-type]
-        most = scores.amax(dim=-1, keepdim=True)
+        numbers = torch.finfo(scores.dtype)  # where nothing else was drawn, there is no largest
+        most = scores.amax(dim=-1, keepdim=True).clamp_(min=numbers.min)
         share = scores.sub_(most).exp_()
-        total = share.sum(dim=-1, keepdim=True)
+        total = share.sum(dim=-1, keepdim=True).clamp_(min=numbers.tiny)
         ctx.save_for_backward(u, drawn, share, total)
         return (most + total.log())[:, 0]
 

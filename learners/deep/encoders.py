@@ -132,7 +132,7 @@ class Core(Encoder):
 
 
 class CoreAve(Encoder):
-    """A weighted mean of the item rows, by how long ago alone."""
+    """A weighted mean of the item rows, by how long ago, kind and gaps, whatever the items."""
 
     has_rows = False
 

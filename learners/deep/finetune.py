@@ -273,6 +273,7 @@ class _Training:
 
 
 def _ask(model: SequenceModel, x: Tensor, step: _Step, heads: int) -> _Asked:
+    """Ask a model for a batch; x (S, D) are the vectors of the items that it touches."""
     history = F.embedding(step.item[:, :-1], x)  # (B, T - 1, D)
     users = model.users(history, step.kind[:, :-1], step.gap[:, :-1], heads)
     u = F.embedding(step.asker, users.reshape(-1, x.shape[1]))

@@ -28,8 +28,8 @@ AT_ONCE = 4096  # rows that are compared with the centres
 def pack(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.generic]]:
     """Return a model's arrays as a snapshot keeps them.
 
-    `table` (n, D) becomes `code` (n, D / 2), of numbers that times `step` (n,) are the row;
-    `cluster` (n,) and `centre` (C, D / 2), in codes, are what `served.index.make_index` takes. A
+    `table` (n, D) becomes `code` (n, W / 2), of numbers that times `step` (n,) are the row (W is D
+    filled up, see `served.codes`); `cluster` (n,) and `centre` (C, W / 2), in codes, are what `served.index.make_index` takes. A
     row that is no number has a step that is none.
 
     Examples
@@ -86,7 +86,7 @@ def _in_steps(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.f
     step = np.abs(rows).max(axis=1, initial=0.0) / np.float32(MOST)
     sound = np.isfinite(step) & (step > 0)
     scaled = np.divide(rows, step[:, None], out=np.zeros_like(rows), where=sound[:, None])
-    return np.rint(scaled).astype(np.int8), step
+    return np.rint(scaled).clip(-MOST, MOST).astype(np.int8), step
 
 
 def _clusters(

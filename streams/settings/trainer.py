@@ -23,7 +23,11 @@ class TrainerSettings(BaseModel):
         description="kind of the deep model: core-ave, core, transformer, gru or mlp",
     )
     width: WholeNumber = Field(
-        default=192, ge=16, le=1024, multiple_of=16, description="numbers of an item's row, by 16"
+        default=192,
+        ge=16,
+        le=1024,
+        multiple_of=16,
+        description="numbers of an item's row, by 16; filled up to 32s",
     )
     seed: WholeNumber = Field(default=1, ge=0, le=2**31, description="seed of all randomness")
     first_events: WholeNumber = Field(

@@ -53,20 +53,20 @@ class Codes(NamedTuple):
     There is room for a whole block of rows behind the last one.
     """
 
-    code: NDArray[np.uint8]  # (n + TOGETHER, D / 2)
+    code: NDArray[np.uint8]  # (n + TOGETHER, W / 2), W is D filled up to a multiple of 32
     scale: NDArray[np.float32]  # (n + TOGETHER,) 1 / length of the numbers
 
 
 class Direction(NamedTuple):
     """What rows are multiplied with: a vector, as code times step."""
 
-    code: NDArray[np.int16]  # (D,)
+    code: NDArray[np.int16]  # (W,)
     step: NDArray[np.float32]  # (1,)
     shift: NDArray[np.int32]  # (1,) product with a row of zeros, whose codes are 8
 
 
 def make_direction(width: int) -> Direction:
-    """Return room for a vector (D,), which is 0."""
+    """Return room for a vector (W,), which is 0."""
     return Direction(np.zeros(width, np.int16), np.zeros(1, np.float32), np.zeros(1, np.int32))
 
 
@@ -85,7 +85,7 @@ def codes_of(numbers: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 
 def numbers_of(code: NDArray[np.uint8], width: int) -> NDArray[np.int8]:
-    """Return the numbers (n, D) of codes (n, W / 2)."""
+    """Return the numbers (n, D) of codes (n, W / 2), D at most W."""
     n, held = code.shape
     blocks = code.reshape(n, held // LANES, 1, LANES)
     halves = np.concatenate([blocks & LARGEST_CODE, blocks >> 4], axis=2)
@@ -115,6 +115,7 @@ def _shuffled(builder: Any, left: Any, right: Any, places: list[int]) -> Any:
 
 
 def _added(builder: Any, left: Any, right: Any, *halves: list[int]) -> Any:
+    """Add numbers at some places of two vectors to those at others."""
     return builder.add(*(_shuffled(builder, left, right, places) for places in halves))
 
 
@@ -242,7 +243,7 @@ def dot_rows(
 
 @jit
 def write_row(codes: Codes, row: int, out: NDArray[np.float32]) -> None:
-    """Write a row to `out` (D,)."""
+    """Write a row to `out` (W,)."""
     code, scale = codes.code[row], codes.scale[row]
     for begin in range(0, len(out), BLOCK):
         for k in range(LANES):

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.config import SequenceConfig
+from learners.deep.served.codes import codes_of
 from learners.deep.served.index import Index, make_index
-from learners.deep.served.products import whole
+from learners.deep.served.products import BLOCK, whole
 from learners.deep.served.source import forget_users, make_deep
 from learners.deep.served.weights import Weights, make_weights, no_weights
 from learners.errors import SnapshotError
-from learners.lanes import LANES
 from learners.store.texts import keys_64
 from learners.store.vocab import Vocabulary
 
@@ -120,10 +120,10 @@ def _parts_of(snapshot: Snapshot) -> _Parts:
         index, order = _index_of(arrays, len(keys), config.width)
         if len(np.unique(keys)) < len(keys):
             raise ValueError("two of its items have one id")
-        numbers = [np.array([config.scale]), *arrays.values()]
+        weights = make_weights(config, arrays)
+        numbers = [weights.scale, weights.number, *arrays.values()]
         if not all(np.isfinite(array).all() for array in numbers):
             raise ValueError("its weights are no numbers")
-        weights = make_weights(config, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(
             f"snapshot {snapshot.id} cannot be served: {error}; promote another one"
@@ -135,6 +135,8 @@ def _index_of(
     arrays: Mapping[str, NDArray[np.generic]], items: int, width: int
 ) -> tuple[Index, NDArray[np.int64]]:
     code, cluster, centre = (arrays[name] for name in ("code", "cluster", "centre"))
+    if width < 1:
+        raise ValueError(f"its width is {width}")
     row_bytes = whole(width) // 2
     if (code.shape, cluster.shape) != ((items, row_bytes), (items,)):
         raise ValueError(f"its rows are {code.shape}, of {items} items by {row_bytes} bytes")
@@ -144,13 +146,15 @@ def _index_of(
         or {code.dtype, centre.dtype} != {np.dtype(np.uint8)}
     ):
         raise ValueError(f"its centres are {centre.shape} of {centre.dtype}")
+    if cluster.dtype.kind not in "iu":
+        raise ValueError(f"its clusters are {cluster.dtype}")
     if items and not 0 <= cluster.min() <= cluster.max() < len(centre):
         raise ValueError(f"its items are in other than {len(centre)} clusters")
     return make_index(code, cluster, centre)  # type: ignore[arg-type]
 
 
 def _nothing() -> _Parts:
-    code, centre = np.zeros((0, LANES), np.uint8), np.zeros((1, LANES), np.uint8)
+    code, centre = codes_of(np.zeros((0, BLOCK), np.int8)), codes_of(np.zeros((1, BLOCK), np.int8))
     index, order = make_index(code, np.zeros(0, np.int32), centre)
     return index, order, no_weights(), np.zeros(0, np.uint64)
 

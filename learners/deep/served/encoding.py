@@ -317,11 +317,11 @@ def encode(weights: Weights, bench: Bench, n: int) -> None:
     """Write into `bench.user` what is clicked after the first n events of `bench`, n >= 1."""
     width, user = weights.shape[WHOLE], bench.user
     architecture = weights.shape[ARCHITECTURE]
+    if architecture != AVERAGE:
+        _add_places(weights, bench, n)
     if architecture == AVERAGE:
         _average(weights, bench, n)
-    else:
-        _add_places(weights, bench, n)
-    if architecture == RECURRENT:
+    elif architecture == RECURRENT:
         _recurrent(weights, bench, n)
     elif architecture == DENSE:
         _dense(weights, bench, n)

@@ -29,6 +29,7 @@ __all__ = ["Index", "Search", "look", "make_index", "make_search", "nearest", "r
 
 LOOKED_INTO = 1 / 24  # of all clusters; at least `LEAST_CLUSTERS`
 LEAST_CLUSTERS = 12
+AT_ONCE = 4_096  # rows whose lengths are found together
 CROWD = 4  # times as many as are wanted are held before the others are dropped
 AHEAD = 4  # rows of the next cluster that are asked for before their turn
 
@@ -57,17 +58,18 @@ def _codes(code: NDArray[np.uint8]) -> Codes:
     n, width = len(code), 2 * code.shape[1]
     room = np.zeros((n + TOGETHER, width // 2), np.uint8)
     room[:n] = code
-    number = numbers_of(code, width)
-    square = np.einsum("ij,ij->i", number, number, dtype=np.int32).astype(np.float32)
     scale = np.zeros(len(room), np.float32)
-    np.divide(1, np.sqrt(square), out=scale[:n], where=square > 0)
+    for begin in range(0, n, AT_ONCE):
+        number = numbers_of(code[begin : begin + AT_ONCE], width)
+        square = np.einsum("ij,ij->i", number, number, dtype=np.int32).astype(np.float32)
+        np.divide(1, np.sqrt(square), out=scale[begin:][: len(square)], where=square > 0)
     return Codes(room, scale)
 
 
 def make_index(
     code: NDArray[np.uint8], cluster: NDArray[np.integer], centre: NDArray[np.uint8]
 ) -> tuple[Index, NDArray[np.int64]]:
-    """Put codes of rows (n, D / 2) in the order of their clusters (n,), with centres (C, D / 2).
+    """Put codes of rows (n, W / 2) in the order of their clusters (n,), with centres (C, W / 2).
 
     Returns
     -------
@@ -109,7 +111,7 @@ def _drop(search: Search, first: int, held: int, least: np.float32) -> int:
 
 @jit
 def look(index: Index, search: Search, direction: Direction, k: int) -> int:
-    """Find the k rows with the largest products with a vector, or fewer; return how many.
+    """Find the k >= 1 rows with the largest products with a vector, or fewer; return how many.
 
     `search.best` holds their places in `search.place` and `search.found`, best first.
     """

@@ -27,6 +27,7 @@ from learners.deep.served.index import Index, Search, look, make_search
 from learners.deep.served.weights import PLACES, Weights
 from learners.jit import jit
 from learners.lanes import TOGETHER
+from learners.vector import total_of
 
 __all__ = ["ITEMS", "NAMED", "DeepState", "forget_users", "look_for", "make_deep", "score_items"]
 
@@ -132,8 +133,9 @@ def look_for(
     found = 0
     if known > 0:
         encode(deep.weights, bench, known)
-        aim(user, bench.user)
-        found = look(deep.table, search, user, NAMED)
+        if np.isfinite(total_of(bench.user, len(bench.user))):
+            aim(user, bench.user)
+            found = look(deep.table, search, user, NAMED)
         for i in range(found):
             best = search.best[i]
             deep.named[i], deep.score[i] = search.place[best], search.found[best]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from learners.deep.config import ARCHITECTURES, HEADS, SequenceConfig
 from learners.deep.histories import GAPS
 from learners.deep.served.products import blocks_of, whole
-from learners.lanes import LANES
 
 __all__ = ["Weights", "make_weights", "no_weights", "parts_of"]
 
@@ -34,7 +33,7 @@ WIDE_UP, WIDE_UP_B, WIDE_DOWN, WIDE_DOWN_B = range(BLOCK, BLOCK + 4)
 LONE_REACH, LONE_KIND, LONE_GAP = range(3)  # without those of events, numbers for each
 FIRST = ("place", "kind.weight", "gap.weight")
 LOOKED_UP = frozenset(FIRST)  # and not multiplied with
-NUMBERS = frozenset({"encoder.reach", "encoder.kind", "encoder.gap"})  # one for each, of each head
+NUMBERS = frozenset({"encoder.reach", "encoder.kind", "encoder.gap"})  # not rows of numbers
 ASKED_BACKWARDS = ("encoder.key.weight",)  # q . (K h) is (K^T q) . h, for all events at once
 
 
@@ -97,7 +96,8 @@ def make_weights(config: SequenceConfig, arrays: Mapping[str, NDArray[np.generic
             raise ValueError(f"{name} is {arrays[name].shape}, {expected} is meant")
     parts = [_part(config, name, np.asarray(arrays[name], np.float32)) for name in shapes]
     lengths = [len(part) for part in parts]
-    shape = [architecture, config.width, whole(config.width), whole(config.feed_forward)]
+    inner = 0 if config.architecture == "core-ave" else whole(config.feed_forward)
+    shape = [architecture, config.width, whole(config.width), inner]
     return Weights(
         np.array([*shape, config.most_events], np.int64),
         np.array([config.scale], np.float32),
@@ -108,7 +108,7 @@ def make_weights(config: SequenceConfig, arrays: Mapping[str, NDArray[np.generic
 
 def no_weights() -> Weights:
     """Return the weights of no encoder."""
-    shape = np.array([CORE, LANES, LANES, LANES, 1], np.int64)
+    shape = np.array([CORE, whole(1), whole(1), whole(1), 1], np.int64)
     return Weights(shape, np.ones(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.float32))
 
 
