@@ -123,7 +123,7 @@ def test_at_first_a_head_for_purchases_is_that_for_clicks_and_then_learns_its_ow
     assert not np.allclose(score[:, CLICK], score[:, PURCHASE], atol=0.1)
 
 
-def test_a_mean_by_how_long_ago_alone_is_what_its_numbers_say() -> None:
+def test_a_mean_by_how_long_ago_kind_and_gaps_is_what_its_numbers_say() -> None:
     """A purchase, a gap of 8 buckets, and two clicks."""
     model = stirred(small("core-ave"))
     encoder = model.encoder

@@ -29,8 +29,8 @@ def pack(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.gene
     """Return a model's arrays as a snapshot keeps them.
 
     `table` (n, D) becomes `code` (n, W / 2), of numbers that times `step` (n,) are the row (W is D
-    filled up, see `served.codes`); `cluster` (n,) and `centre` (C, W / 2), in codes, are what `served.index.make_index` takes. A
-    row that is no number has a step that is none.
+    filled up, see `served.codes`); `cluster` (n,) and `centre` (C, W / 2), in codes, are what
+    `served.index.make_index` takes. A row that is no number has a step that is none.
 
     Examples
     --------

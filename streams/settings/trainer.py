@@ -27,7 +27,7 @@ class TrainerSettings(BaseModel):
         ge=16,
         le=1024,
         multiple_of=16,
-        description="numbers of an item's row, by 16; filled up to 32s",
+        description="numbers of an item's row, by 16; a node takes them by 32",
     )
     seed: WholeNumber = Field(default=1, ge=0, le=2**31, description="seed of all randomness")
     first_events: WholeNumber = Field(
