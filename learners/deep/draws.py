@@ -30,7 +30,8 @@ class Draws:
         weight = (np.bincount(item, minlength=items) + 1.0) ** config.negative_power
         share = weight / weight.sum()
         self.n = config.negatives
-        self.log_inclusion = np.log(-np.expm1(self.n * np.log1p(-share))).astype(np.float32)
+        with np.errstate(divide="ignore"):  # the only item is drawn for certain
+            self.log_inclusion = np.log(-np.expm1(self.n * np.log1p(-share))).astype(np.float32)
         self._edge = np.cumsum(share)[:-1]
 
     def draw(self, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -120,7 +120,8 @@ def _parts_of(snapshot: Snapshot) -> _Parts:
         index, order = _index_of(arrays, len(keys), config.width)
         if len(np.unique(keys)) < len(keys):
             raise ValueError("two of its items have one id")
-        weights = make_weights(config, arrays)
+        with np.errstate(over="ignore"):  # what is beyond float32 is found below
+            weights = make_weights(config, arrays)
         numbers = [weights.scale, weights.number, *arrays.values()]
         if not all(np.isfinite(array).all() for array in numbers):
             raise ValueError("its weights are no numbers")
