@@ -30,6 +30,7 @@ __all__ = [
     "dot_four",
     "dot_rows",
     "make_direction",
+    "measure",
     "numbers_of",
     "prefetch_row",
     "write_row",
@@ -40,7 +41,7 @@ AHEAD = 32  # rows that are asked for before their turn
 FINEST = 32_767  # steps from 0 to a vector's largest number
 MOST = 7  # of a number
 ZERO_CODE, LARGEST_CODE, LARGEST_SUM = 8, 15, 2**31 - 1
-ZERO = np.float32(0.0)
+ZERO, ONE = np.float32(0.0), np.float32(1.0)
 BYTE, HALF, INT, LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT = ir.FloatType()
 FOUR = ir.VectorType(FLOAT, TOGETHER)
@@ -199,6 +200,18 @@ def _dot_four(
 
 
 _dots = cast("Callable[..., None]", intrinsic(_dot_four))
+
+
+@jit
+def measure(codes: Codes, n: int) -> None:
+    """Find the scales of the first n rows; one of zeros has none."""
+    for row in range(n):
+        square = np.int64(0)
+        for k in range(codes.code.shape[1]):
+            both = np.int64(codes.code[row, k])
+            low, high = (both & LARGEST_CODE) - ZERO_CODE, (both >> 4) - ZERO_CODE
+            square += low * low + high * high
+        codes.scale[row] = ONE / np.sqrt(np.float32(square)) if square > 0 else ZERO
 
 
 @jit

@@ -18,6 +18,7 @@ from learners.deep.served.codes import (
     aim,
     dot_rows,
     make_direction,
+    measure,
     numbers_of,
     prefetch_row,
 )
@@ -29,7 +30,6 @@ __all__ = ["Index", "Search", "look", "make_index", "make_search", "nearest", "r
 
 LOOKED_INTO = 1 / 24  # of all clusters; at least `LEAST_CLUSTERS`
 LEAST_CLUSTERS = 12
-AT_ONCE = 4_096  # rows whose lengths are found together
 CROWD = 4  # times as many as are wanted are held before the others are dropped
 AHEAD = 4  # rows of the next cluster that are asked for before their turn
 
@@ -55,15 +55,12 @@ class Search(NamedTuple):
 
 def _codes(code: NDArray[np.uint8]) -> Codes:
     """Return directions with room for a whole block behind them."""
-    n, width = len(code), 2 * code.shape[1]
-    room = np.zeros((n + TOGETHER, width // 2), np.uint8)
+    n, row_bytes = code.shape
+    room = np.zeros((n + TOGETHER, row_bytes), np.uint8)
     room[:n] = code
-    scale = np.zeros(len(room), np.float32)
-    for begin in range(0, n, AT_ONCE):
-        number = numbers_of(code[begin : begin + AT_ONCE], width)
-        square = np.einsum("ij,ij->i", number, number, dtype=np.int32).astype(np.float32)
-        np.divide(1, np.sqrt(square), out=scale[begin:][: len(square)], where=square > 0)
-    return Codes(room, scale)
+    codes = Codes(room, np.zeros(len(room), np.float32))
+    measure(codes, n)
+    return codes
 
 
 def make_index(
