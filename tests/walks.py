@@ -20,6 +20,7 @@ USERS, ITEMS, START = 80, 120, 1_700_000_000.0
 Event = tuple[int, str, str, float]
 
 CONFIG = LifelongConfig(
+    # In four bits each, fewer numbers tell the items of so small a ring apart by chance.
     model=SequenceConfig(width=32, feed_forward=32, most_events=20),
     tuning=FineTuneConfig(batch=16, epochs_first=6, epochs=3, negatives=64, rate=1e-2, threads=1),
     gate=GateConfig(targets=200, verdicts=2),

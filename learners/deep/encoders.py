@@ -30,10 +30,19 @@ from torch.nn import functional as F
 
 from learners.base import CLICK
 from learners.deep.config import HEADS, Architecture, SequenceConfig
-from learners.deep.histories import GAPS
+from learners.deep.histories import GAPS, KINDS
 
-__all__ = ["ENCODERS", "About", "Core", "CoreAve", "Dense", "Drop", "Encoder"]
-__all__ += ["Recurrent", "Transformer"]
+__all__ = [
+    "ENCODERS",
+    "About",
+    "Core",
+    "CoreAve",
+    "Dense",
+    "Drop",
+    "Encoder",
+    "Recurrent",
+    "Transformer",
+]
 
 REACH_DECAY = 0.5  # of a weight's logarithm, an event, at first
 
@@ -66,7 +75,7 @@ class About(NamedTuple):
 
     kinds: Tensor  # (B, T)
     gaps: Tensor  # (B, T)
-    added: Tensor  # (B, T, D) rows of place, kind and gap; () where the encoder has none
+    added: Tensor  # (B, T, D) rows of place, kind and gap; 0 where the encoder has none
 
 
 class Encoder(nn.Module, ABC):
@@ -140,7 +149,7 @@ class CoreAve(Encoder):
         super().__init__(config)
         # Of clicks; then, by which purchases differ.
         self.reach = nn.Parameter(torch.zeros(HEADS, config.most_events))
-        self.kind = nn.Parameter(torch.zeros(HEADS, HEADS))
+        self.kind = nn.Parameter(torch.zeros(HEADS, KINDS))
         self.gap = nn.Parameter(torch.zeros(HEADS, GAPS))
         with torch.no_grad():
             self.reach[CLICK] = -REACH_DECAY * torch.arange(float(config.most_events))

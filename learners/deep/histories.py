@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GAPS", "Histories", "Padded", "batches", "gap_buckets", "windows"]
+__all__ = ["GAPS", "KINDS", "Histories", "Padded", "batches", "gap_buckets", "windows"]
 
 GAPS = 16
+KINDS = 2  # of events that a history has: CLICK, PURCHASE
 SORTED_AT_ONCE = 16  # batches whose sequences are sorted by length together
 
 

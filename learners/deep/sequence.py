@@ -18,12 +18,11 @@ from torch.nn import functional as F
 
 from learners.deep.config import HEADS, SequenceConfig
 from learners.deep.encoders import ENCODERS, About, Drop
-from learners.deep.histories import GAPS, Histories, Padded, batches
+from learners.deep.histories import GAPS, KINDS, Histories, Padded, batches
 
 __all__ = ["SequenceModel"]
 
 PLACE_STD = 0.02
-KINDS = 2
 SEEDED = Lock()  # torch draws a layer's first numbers from what all threads share: one at a time
 
 

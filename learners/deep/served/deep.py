@@ -62,9 +62,8 @@ class Deep:
     def __init__(self, items: int, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot.id if snapshot else ""
         self._asked_for = np.zeros(items, np.bool_)  # rows of the engine whose id was looked up
-        index, order, weights, keys = _parts_of(snapshot) if snapshot else _NOTHING
-        by_key = np.argsort(keys)
-        self._keys = keys[by_key]  # hashes of the snapshot's items, rising
+        index, order, weights, by_key, keys = _parts_of(snapshot) if snapshot else _NOTHING
+        self._keys = keys  # hashes of the snapshot's items, rising
         self._place = np.argsort(order)[by_key].astype(np.int32)  # of each in the index
         self.arrays = make_deep(index, weights, items)
 
@@ -110,26 +109,29 @@ class Deep:
         forget_users(self.arrays, rows)
 
 
-_Parts = tuple[Index, NDArray[np.int64], Weights, NDArray[np.uint64]]
+_Parts = tuple[Index, NDArray[np.int64], Weights, NDArray[np.int64], NDArray[np.uint64]]
 
 
 def _parts_of(snapshot: Snapshot) -> _Parts:
     try:
         config, arrays = SequenceConfig(**snapshot.config), snapshot.arrays
         keys = keys_64(snapshot.items)
+        by_key = np.argsort(keys)
+        keys = keys[by_key]
         index, order = _index_of(arrays, len(keys), config.width)
-        if len(np.unique(keys)) < len(keys):
+        if (keys[1:] == keys[:-1]).any():
             raise ValueError("two of its items have one id")
         with np.errstate(over="ignore"):  # what is beyond float32 is found below
             weights = make_weights(config, arrays)
-        numbers = [weights.scale, weights.number, *arrays.values()]
+        floats = [array for array in arrays.values() if array.dtype.kind == "f"]
+        numbers = [weights.scale, weights.number, *floats]
         if not all(np.isfinite(array).all() for array in numbers):
             raise ValueError("its weights are no numbers")
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(
             f"snapshot {snapshot.id} cannot be served: {error}; promote another one"
         ) from error
-    return index, order, weights, keys
+    return index, order, weights, by_key, keys
 
 
 def _index_of(
@@ -157,7 +159,7 @@ def _index_of(
 def _nothing() -> _Parts:
     code, centre = codes_of(np.zeros((0, BLOCK), np.int8)), codes_of(np.zeros((1, BLOCK), np.int8))
     index, order = make_index(code, np.zeros(0, np.int32), centre)
-    return index, order, no_weights(), np.zeros(0, np.uint64)
+    return index, order, no_weights(), np.zeros(0, np.int64), np.zeros(0, np.uint64)
 
 
 _NOTHING = _nothing()

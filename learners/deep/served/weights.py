@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.deep.config import ARCHITECTURES, HEADS, SequenceConfig
-from learners.deep.histories import GAPS
+from learners.deep.histories import GAPS, KINDS
 from learners.deep.served.products import blocks_of, whole
 
 __all__ = ["Weights", "make_weights", "no_weights", "parts_of"]
 
 CORE, TRANSFORMER, RECURRENT, DENSE, AVERAGE = range(5)  # places in ARCHITECTURES
 ARCHITECTURE, WIDTH, WHOLE, INNER, PLACES = range(5)  # of `Weights.shape`
-KINDS = 2
 
 # Names of a model's arrays in the order of `Weights.start`; a matrix is (out, in) there.
 PLACE, KIND, GAP = range(3)
