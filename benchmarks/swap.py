@@ -1,9 +1,9 @@
 """Promotions under load: does anybody notice when another deep model takes the place of one?
 
-The same rate is asked twice, once while nothing is promoted. Beside the load somebody asks one by
-one, and reads which snapshot each answer names: `mixed` counts answers that name one which does not
-serve, or has served before. (That a list is all of one snapshot is what `tests/test_champion.py`
-shows, where nothing is learnt meanwhile.)
+The same rate is asked twice, once while nothing is promoted. Beside the load, both times, somebody
+asks one by one, and reads which snapshot each answer names: `mixed` counts answers that name one
+which does not serve, or has served before. (That a list is all of one snapshot is what
+`tests/test_champion.py` shows, where nothing is learnt meanwhile.)
 """
 
 from __future__ import annotations
@@ -70,14 +70,17 @@ def run(
         asking = Asking(living, traffic)
         _wait_for(living, living.snapshots.ids()[0])
         say(f"{rate:g} requests/s without a promotion")
-        quiet = asking.measure(rate, seconds)
-        yield _row("quiet", quiet, swaps=0)
+        before: list[str] = []
+        with _reading(living, before):
+            quiet = asking.measure(rate, seconds)
+        yield _row("quiet", quiet, swaps=0, read=len(before))
         say(f"{rate:g} requests/s through {swaps} promotions")
         named: list[str] = []
         with _reading(living, named), _promoting(living, seconds / (swaps + 1)):
             figures = asking.measure(rate, seconds)
+        mixed = _mixed(living, before + named)
         told = {"p99_of_quiet": round(figures["p99_ms"] / quiet["p99_ms"], 3), "read": len(named)}
-        yield _row("promotions", figures, swaps=swaps, mixed=_mixed(living, named), **told)
+        yield _row("promotions", figures, swaps=swaps, mixed=mixed, **told)
 
 
 def _row(method: str, figures: dict[str, float], **told: float) -> Row:
