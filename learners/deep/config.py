@@ -47,6 +47,7 @@ class FineTuneConfig:
     warmup_steps: int = 20
     last_rate: float = 0.1  # of `rate`, at the last step
     rehearsed: float = 2.0  # older sequences for each new one
+    propagation: float = 0.5  # share of its neighbours in a row, at the end; 0 for none
     distillation: float = 0.0  # weight of the champion's opinion on rehearsed sequences
     most_gradient: float = 5.0  # norm at which gradients are clipped
     threads: int = 0  # of the CPU; 0 leaves them as they are

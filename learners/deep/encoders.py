@@ -82,6 +82,7 @@ class Encoder(nn.Module, ABC):
     """What all encoders share: what is dropped of the input."""
 
     has_rows: ClassVar[bool] = True  # of places, kinds and gaps
+    averages: ClassVar[bool] = False  # whether an answer is a mean of item rows, in their space
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
@@ -119,6 +120,8 @@ class Block(nn.Module):
 class Core(Encoder):
     """A weighted mean of the item rows."""
 
+    averages = True
+
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__(config)
         width = config.width
@@ -144,6 +147,7 @@ class CoreAve(Encoder):
     """A weighted mean of the item rows, by how long ago, kind and gaps, whatever the items."""
 
     has_rows = False
+    averages = True
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__(config)

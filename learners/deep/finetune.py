@@ -4,7 +4,8 @@ Each event of a sequence is foreseen from those before it, by a softmax over ite
 (`draws`).
 
 Encoders learn by Adam (Kingma and Ba 2015); so do the rows of items, where only those that a step
-touches move, each by its own count of steps.
+touches move, each by its own count of steps. At the end rows take in something of their neighbours
+(`propagation`), where answers are means of rows.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["FineTuned", "Rehearsal", "fine_tune"]
 BETA_1, BETA_2, TINY = 0.9, 0.999, 1e-8  # Adam's
 CALIBRATED = 1_024  # sequences, targets and items at most that an offset is found from
 MOST_OFFSET = 64.0
+ALL = 1 << 60  # sequences: more than anybody remembers
 Progress = Callable[[int, int], None]
 
 
@@ -80,12 +82,16 @@ def fine_tune(
     new = windows(new, model.config.most_events)
     if config.threads:
         torch.set_num_threads(config.threads)
+    model.take_own()
     model.drop_by(torch.Generator(model.table.device).manual_seed(config.seed))
     training = _Training(model, config, champion, first)
     try:
         training.run(new, rehearsed, progress)
     finally:
         model.drop_by(None)
+    if config.propagation > 0 and model.encoder.averages:
+        met = new if rehearsed is None else new.and_then(rehearsed.sample(ALL, training.generator))
+        model.spread(met, config.propagation)
     _calibrate(model.eval(), new, np.random.default_rng(config.seed))
     recent = training.losses[-max(len(training.losses) // 10, 1) :]
     return FineTuned(

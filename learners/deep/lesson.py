@@ -149,8 +149,9 @@ def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:
         model = SequenceModel(lesson.model, len(lesson.items), seed)
     else:
         champion = cast(SequenceModel, copy.deepcopy(parent.encoder))
-        champion.table = champion.table[torch.from_numpy(lesson.kept)]
+        champion.keep(lesson.kept)
         model = copy.deepcopy(champion)
+        model.take_own()
         table, known = model.table.numpy(), len(lesson.kept)
         near = alike(lesson.token[known:], lesson.token[:known])
         std = lesson.model.table_std
@@ -184,7 +185,10 @@ def _with_listed(
     table, items = arrays["table"], [lesson.listed[place] for place in some.tolist()]
     many, seed, std = len(table) + len(some), lesson.tuning.seed, lesson.model.table_std
     rows = first_rows(table, no_histories(), many, seed, std, near[some])
-    packed = pack(arrays | {"table": np.append(table, rows, axis=0)})
+    arrays["table"] = np.append(table, rows, axis=0)
+    if len(arrays["own"]):
+        arrays["own"] = np.append(arrays["own"], rows, axis=0)
+    packed = pack(arrays)
     told = figures | {"listed": len(items)}
     return Trained(packed, lesson.items + items, len(lesson.items), told)
 

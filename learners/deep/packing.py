@@ -30,7 +30,8 @@ def pack(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.gene
 
     `table` (n, D) becomes `code` (n, W / 2), of numbers that times `step` (n,) are the row (W is D
     filled up, see `served.codes`); `cluster` (n,) and `centre` (C, W / 2), in codes, are what
-    `served.index.make_index` takes. A row that is no number has a step that is none.
+    `served.index.make_index` takes. `own` (n, D), rows as they were trained where answers have
+    others, becomes `own_code` and `own_step`. A row that is no number has a step that is none.
 
     Examples
     --------
@@ -38,18 +39,16 @@ def pack(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.gene
     >>> packed["step"].tolist(), unpack(packed, 2)["table"].tolist()
     ([0.5, 0.0], [[3.5, -1.0], [0.0, 0.0]])
     """
-    table = arrays["table"]
-    number, step = _in_steps(table)
+    number, step = _in_steps(arrays["table"])
     cluster, centre = _clusters(number.astype(np.float32))
-    rest = {name: array for name, array in arrays.items() if name != "table"}
-    centre_code = codes_of(_in_steps(centre)[0])
-    return {
-        **rest,
-        "code": codes_of(number),
-        "step": step,
-        "cluster": cluster,
-        "centre": centre_code,
-    }
+    packed: dict[str, NDArray[np.generic]]
+    packed = {name: array for name, array in arrays.items() if name not in ("table", "own")}
+    packed |= {"code": codes_of(number), "step": step}
+    packed |= {"cluster": cluster, "centre": codes_of(_in_steps(centre)[0])}
+    if len(own := arrays.get("own", ())):
+        number, step = _in_steps(np.asarray(own))
+        packed |= {"own_code": codes_of(number), "own_step": step}
+    return packed
 
 
 def unpack(arrays: Arrays, width: int) -> dict[str, NDArray[np.float32]]:
@@ -63,10 +62,12 @@ def unpack(arrays: Arrays, width: int) -> dict[str, NDArray[np.float32]]:
     rest = {
         name: np.asarray(array, np.float32)
         for name, array in arrays.items()
-        if name not in ("code", "step", "cluster", "centre")
+        if name not in ("code", "step", "cluster", "centre", "own_code", "own_step")
     }
-    code, step = np.asarray(arrays["code"], np.uint8), np.asarray(arrays["step"], np.float32)
-    return {**rest, "table": numbers_of(code, width) * step[:, None]}
+    own = np.zeros((0, width), np.float32)
+    if "own_code" in arrays:
+        own = _rows_of(arrays["own_code"], arrays["own_step"], width)
+    return {**rest, "table": _rows_of(arrays["code"], arrays["step"], width), "own": own}
 
 
 def blank(config: SequenceConfig, items: int) -> dict[str, NDArray[np.generic]]:
@@ -79,6 +80,13 @@ def blank(config: SequenceConfig, items: int) -> dict[str, NDArray[np.generic]]:
         "cluster": cluster,
         "centre": codes_of(np.ones((int(cluster[-1]) + 1, config.width), np.int8)),
     }
+
+
+def _rows_of(
+    code: NDArray[np.generic], step: NDArray[np.generic], width: int
+) -> NDArray[np.float32]:
+    number = numbers_of(np.asarray(code, np.uint8), width)
+    return number * np.asarray(step, np.float32)[:, None]
 
 
 def _in_steps(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

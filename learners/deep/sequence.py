@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from learners.deep.config import HEADS, SequenceConfig
 from learners.deep.encoders import ENCODERS, About, Drop
 from learners.deep.histories import GAPS, KINDS, Histories, Padded, batches
+from learners.deep.propagation import propagated
 
 __all__ = ["SequenceModel"]
 
@@ -46,7 +47,8 @@ class SequenceModel(nn.Module):
     ((2, 2, 16), [[14.0, 14.0], [14.0, 14.0]])
     """
 
-    table: Tensor  # (items, D)
+    table: Tensor  # (items, D) what answers are made of
+    own: Tensor  # (items, D) rows as they were trained, (0, D) where those are the table's
     offset: Tensor  # (HEADS,)
 
     def __init__(self, config: SequenceConfig, items: int, seed: int = 1) -> None:
@@ -55,6 +57,7 @@ class SequenceModel(nn.Module):
             torch.manual_seed(seed)
             self.config = config
             self.register_buffer("table", config.table_std * torch.randn(items, config.width))
+            self.register_buffer("own", torch.zeros(0, config.width))
             if ENCODERS[config.architecture].has_rows:
                 self.place = nn.Parameter(PLACE_STD * torch.randn(config.most_events, config.width))
                 # Clicks, firsts and events without a clock add nothing.
@@ -121,9 +124,33 @@ class SequenceModel(nn.Module):
             if isinstance(part, Drop):
                 part.generator = generator
 
+    @property
+    def trained(self) -> Tensor:
+        """Rows as they were trained, from which training goes on; (items, D)."""
+        return self.own if len(self.own) else self.table
+
+    def take_own(self) -> None:
+        """Answer with the rows as they were trained."""
+        self.table, self.own = self.trained, self.own[:0]
+
+    def spread(self, histories: Histories, share: float) -> None:
+        """Answer with rows that take in a share of their neighbours', see `propagation`."""
+        self.own = self.trained
+        self.table = propagated(self.own, histories, share)
+
     def grow(self, rows: NDArray[np.float32]) -> None:
         """Append rows of new items (n, D), see `growth.first_rows`."""
-        self.table = torch.cat([self.table, torch.from_numpy(rows).to(self.table)])
+        new = torch.from_numpy(rows).to(self.table)
+        if len(self.own):
+            self.own = torch.cat([self.own, new])
+        self.table = torch.cat([self.table, new])
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Forget all rows but some."""
+        kept = torch.from_numpy(rows)
+        if len(self.own):
+            self.own = self.own[kept]
+        self.table = self.table[kept]
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return all weights by name, as copies."""
@@ -134,5 +161,6 @@ class SequenceModel(nn.Module):
 
     def load_arrays(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
         """Become the model that gave these arrays; the configuration must be the same."""
-        self.table = torch.empty(arrays["table"].shape, device=self.table.device)
+        for name in ("table", "own"):
+            setattr(self, name, torch.empty(arrays[name].shape, device=self.table.device))
         self.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})

@@ -30,7 +30,7 @@ __all__ = [
     "is_missing",
 ]
 
-FORMAT = 3  # of a folder: to be raised with every change of its arrays
+FORMAT = 4  # of a folder: to be raised with every change of its arrays
 ID = re.compile(r"\d{8}-[0-9a-f]{8}")
 Alias = Literal["champion", "previous", "challenger"]
 ALIASES: tuple[Alias, ...] = ("champion", "previous", "challenger")
