@@ -25,7 +25,8 @@ def propagated(table: Tensor, histories: Histories, share: float) -> Tensor:
     """Return rows (n, D) as long as those of `table` (n, D), turned towards their neighbours.
 
     The direction is that of (1 - share) x + share m, of a row's direction x and the weighted mean
-    m of the directions of its neighbours in `histories`. Rows without neighbours stay as they are.
+    m of the directions of its neighbours in `histories`. Rows without neighbours stay as they are, and so do
+    those with a neighbour that is no numbers.
 
     Examples
     --------
@@ -42,7 +43,8 @@ def propagated(table: Tensor, histories: Histories, share: float) -> Tensor:
     graph = torch.sparse_coo_tensor(place, once, (n, n), check_invariants=False).coalesce()
     mean = torch.sparse.mm(graph, x) / met.clamp(min=1)
     turned = F.normalize(x + share * (mean - x), dim=1) * table.norm(dim=1, keepdim=True)
-    return torch.where(met > 0, turned, table)
+    sound = torch.isfinite(turned).all(dim=1, keepdim=True)
+    return torch.where((met > 0) & sound, turned, table)
 
 
 def _neighbours(histories: Histories) -> NDArray[np.int64]:
