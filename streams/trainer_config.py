@@ -25,6 +25,7 @@ def lifelong_config(settings: Settings) -> LifelongConfig:
             epochs_first=given.epochs_first,
             rehearsed=given.rehearsed,
             distillation=given.distillation,
+            propagation=given.propagation,
             threads=given.threads,
         ),
         gate=GateConfig(

@@ -57,6 +57,9 @@ class TrainerSettings(BaseModel):
     distillation: Number = Field(
         default=0.0, ge=0, le=100, description="weight of the champion's opinion on rehearsed ones"
     )
+    propagation: Number = Field(
+        default=0.5, ge=0, le=1, description="share of its neighbours in an item's row; 0: none"
+    )
     threads: WholeNumber = Field(
         default=1, ge=0, le=1024, description="CPU threads of a fine-tune; 0: all there are"
     )
