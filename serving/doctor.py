@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -196,15 +195,12 @@ def _java() -> Check:
 
 
 def _state_folder(folder: Path) -> Check:
-    home = folder
-    while not home.exists() and home != home.parent:
-        home = home.parent
-    try:
-        with tempfile.TemporaryFile(dir=home):
-            pass
-    except OSError as error:
+    from streams.targets import nearest_there, why_unwritable
+
+    home = nearest_there(folder)
+    if why := why_unwritable(folder):
         cure = "make it writable, or name another with EVERLEARN_STATE_DIR"
-        return Check("fail", "state folder", f"{folder} is not writable ({error.strerror})", cure)
+        return Check("fail", "state folder", f"{folder} is not writable ({why})", cure)
     free = os.statvfs(home)
     gigabytes = free.f_bavail * free.f_frsize / 1e9
     made = "" if home == folder else ", will be made"
