@@ -52,6 +52,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _java()
     yield _state_folder(settings.state_dir)
     yield from _guarded("checkpoint", _checkpoint, settings.state_dir)
+    yield from _guarded("snapshots", _snapshots, settings.snapshot_dir)
     yield from _guarded("memory", _memory, settings)
     yield _node(settings)
 
@@ -216,6 +217,27 @@ def _checkpoint(folder: Path) -> Iterator[Check]:
         return
     told = f"{manifest['events']} events, fingerprint {manifest['fingerprint']}"
     yield Check("ok", "checkpoint", f"newest in {folder}: {told}")
+
+
+def _snapshots(folder: Path) -> Iterator[Check]:
+    """Tell who serves, read to the last byte as a node would."""
+    from learners.deep.snapshots import Snapshots
+    from learners.errors import SnapshotError
+
+    snapshots = Snapshots(folder)
+    try:
+        there, champion = len(snapshots.ids()), snapshots.alias("champion")
+        if champion is None:
+            yield Check("ok", "snapshots", f"no champion in {folder} yet, snapshots: {there}")
+            return
+        items = len(snapshots.read(champion).items)
+    except SnapshotError as error:
+        wrong, _, cure = str(error).partition("; ")
+        readable = "make it readable, or name another with EVERLEARN_SNAPSHOT_DIR"
+        yield Check("fail", "snapshots", f"{folder}: {wrong}", cure or readable)
+        return
+    told = f"champion {champion} of {items:,} items in {folder}, snapshots: {there}"
+    yield Check("ok", "snapshots", told)
 
 
 def _memory(settings: Settings) -> Iterator[Check]:
