@@ -62,9 +62,9 @@ class AnyText(PathConvertor):
 
 
 class SnapshotId(PathConvertor):
-    """A part of the path that may be the id of a snapshot: so that it is no other route's word."""
+    """A part of the path that names a snapshot, well or not: all but another route's word."""
 
-    regex = r"[0-9]{8}-[0-9a-f]{8}"
+    regex = r"(?!rollback$)[^/]+"
 
 
 def make_api(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -53,6 +52,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _java()
     yield _state_folder(settings.state_dir)
     yield from _guarded("checkpoint", _checkpoint, settings.state_dir)
+    yield from _guarded("snapshots", _snapshots, settings.snapshot_dir)
     yield from _guarded("memory", _memory, settings)
     yield _node(settings)
 
@@ -196,15 +196,12 @@ def _java() -> Check:
 
 
 def _state_folder(folder: Path) -> Check:
-    home = folder
-    while not home.exists() and home != home.parent:
-        home = home.parent
-    try:
-        with tempfile.TemporaryFile(dir=home):
-            pass
-    except OSError as error:
+    from streams.targets import nearest_there, why_unwritable
+
+    home = nearest_there(folder)
+    if why := why_unwritable(folder):
         cure = "make it writable, or name another with EVERLEARN_STATE_DIR"
-        return Check("fail", "state folder", f"{folder} is not writable ({error.strerror})", cure)
+        return Check("fail", "state folder", f"{folder} is not writable ({why})", cure)
     free = os.statvfs(home)
     gigabytes = free.f_bavail * free.f_frsize / 1e9
     made = "" if home == folder else ", will be made"
@@ -220,6 +217,27 @@ def _checkpoint(folder: Path) -> Iterator[Check]:
         return
     told = f"{manifest['events']} events, fingerprint {manifest['fingerprint']}"
     yield Check("ok", "checkpoint", f"newest in {folder}: {told}")
+
+
+def _snapshots(folder: Path) -> Iterator[Check]:
+    """Tell who serves, read to the last byte as a node would."""
+    from learners.deep.snapshots import Snapshots
+    from learners.errors import SnapshotError
+
+    snapshots = Snapshots(folder)
+    try:
+        there, champion = len(snapshots.ids()), snapshots.alias("champion")
+        if champion is None:
+            yield Check("ok", "snapshots", f"no champion in {folder} yet, snapshots: {there}")
+            return
+        items = len(snapshots.read(champion).items)
+    except SnapshotError as error:
+        wrong, _, cure = str(error).partition("; ")
+        readable = "make it readable, or name another with EVERLEARN_SNAPSHOT_DIR"
+        yield Check("fail", "snapshots", f"{folder}: {wrong}", cure or readable)
+        return
+    told = f"champion {champion} of {items:,} items in {folder}, snapshots: {there}"
+    yield Check("ok", "snapshots", told)
 
 
 def _memory(settings: Settings) -> Iterator[Check]:

@@ -148,6 +148,10 @@ class Metrics(Collector):
         if health.get("last_checkpoint"):
             age = time.time() - health["last_checkpoint"]
             yield _gauge("checkpoint_age_seconds", "Age of the newest checkpoint", age)
+        problem = bool(health.get("snapshot_problem"))
+        yield _gauge("snapshot_problem", "1 while the champion cannot be served", float(problem))
+        items = self.engine.memory.deep.arrays.book[0]
+        yield _gauge("snapshot_items", "Items of the snapshot that serves, 0 without one", items)
 
     def _histograms(self) -> Iterator[Metric]:
         answers = HistogramMetricFamily(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from serving.console import make_console
+
 __all__ = ["progress_bar"]
 
 Update = Callable[[int, int | None, str], None]  # done, in all (None: unknown), a note
@@ -13,11 +15,10 @@ Update = Callable[[int, int | None, str], None]  # done, in all (None: unknown),
 @contextmanager
 def progress_bar(what: str, *, with_rate: bool = True) -> Iterator[Update]:
     """Show a bar with done, total, rate and time while the block runs; nothing into a pipe."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as TimeRemaining
 
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

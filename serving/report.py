@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learners.errors import DataError
+from serving.console import make_console
 from streams.targets import check_target, write_whole
 from streams.words import counted
 
@@ -61,9 +62,7 @@ def write_report(report: Report, path: Path) -> None:
 
 def print_report(report: Report) -> None:
     """Print the report as tables for people."""
-    from rich.console import Console
-
-    console = Console()
+    console = make_console()
     for part in _rendered(report):
         console.print(part, soft_wrap=isinstance(part, str), highlight=False)
 

@@ -12,6 +12,7 @@ import structlog
 from faust import App, Channel, StreamT
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
+from streams.announce import told_in
 from streams.flow import Decoded, Flow
 from streams.source import Fetch
 
@@ -95,6 +96,6 @@ def add_agents(
 
     @app.agent(app.topic(snapshots, value_type=bytes), concurrency=1, name="everlearn.snapshots")
     async def announced(stream: StreamT[bytes]) -> None:
-        async for announcement in stream:
-            log.info("snapshot announced", announcement=repr(announcement)[:200])
+        async for message in stream:
+            log.info("snapshot announced", **told_in(message))
             look()

@@ -9,10 +9,11 @@ import msgspec
 if TYPE_CHECKING:
     from learners.deep.registry import Registry
 
-__all__ = ["KEY", "Announcement", "announcement", "publish"]
+__all__ = ["KEY", "Announcement", "announcement", "publish", "told_in"]
 
 KEY = b"snapshots"  # one for all: they stay in order
 DELIVERY_SECONDS = 5.0
+LONGEST = 64  # of a word in the log: anybody may write to a topic
 
 
 class Announcement(msgspec.Struct, kw_only=True):
@@ -50,6 +51,27 @@ def announcement(
         figures=figures or {},
         time=time,
     )
+
+
+class _Told(msgspec.Struct):
+    what: str
+    snapshot: str | None = None
+
+
+def told_in(message: Any) -> dict[str, str | None]:
+    """Return what matters of a message for the log; `problem` if it is no announcement.
+
+    >>> told_in(b'{"what": "promoted", "snapshot": "00000007-1a2b3c4d", "time": 1.0}')
+    {'what': 'promoted', 'snapshot': '00000007-1a2b3c4d'}
+    >>> told_in(b"oops")["what"]
+    'unknown'
+    """
+    try:
+        raw = isinstance(message, bytes | str)
+        told = msgspec.json.decode(message, type=_Told) if raw else msgspec.convert(message, _Told)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return {"what": "unknown", "problem": f"the message is no announcement: {error}"}
+    return {"what": told.what[:LONGEST], "snapshot": told.snapshot and told.snapshot[:LONGEST]}
 
 
 def publish(broker: str, topic: str, told: Announcement, settings: Any = None) -> str:

@@ -30,6 +30,7 @@ from streams.record import TopicReader
 from streams.replay_deep import DeepReplay, deep_replay
 from streams.replay_sources import DatasetSource, LinesSource, RecordSource, ReplaySource
 from streams.settings import Settings, TopicSettings, load_settings
+from streams.targets import check_deep
 from streams.warmup import warm_up
 from streams.words import counted
 
@@ -121,27 +122,27 @@ def replay_log(
         lines or a data set must begin with the rows that were learnt into it.
     deep, snapshots
         Train, judge and serve a deep model on the way, as a trainer does, and leave its snapshots
-        in that folder. Not `deep`: the folder's champion answers.
-    progress
-        Called after each batch with the events passed, those in all, and the engine.
-    tell
-        Called with what a person who waits should know.
+        in that folder, with no `checkpoint`. Not `deep`: the folder's champion answers.
+    progress, tell
+        Called after each batch with the events passed, those in all, and the engine; called with
+        what a person who waits should know.
     stopping
-        Entered while it learns; the replay ends after the batch in which the event it lends is set.
+        Entered while it learns; it ends after the batch in which the event that is lent is set.
 
     Raises
     ------
     EverlearnError
         When a part of this cannot be read, or nothing in it is an event.
     """
+    check_deep(deep, checkpoint, snapshots)
     settings = settings if isinstance(settings, Settings) else load_settings(settings)
     with ExitStack() as stack:
-        store = stack.enter_context(_store(checkpoint, settings, deep))
+        store = stack.enter_context(_store(checkpoint, settings))
         source = open_source(path, dataset, settings)
         engine = Engine(replace(source.engine, evaluate_one_in=sample) if sample else source.engine)
         learnt_from = _resume(engine, store, source, path, stop_at) if store is not None else {}
         _load(tell)
-        trained = stack.enter_context(deep_replay(engine, settings, snapshots, deep))
+        trained = stack.enter_context(deep_replay(engine, settings, snapshots, deep, tell))
         with stopping or nullcontext(threading.Event()) as stop:
             run = _learn(engine, source, stop_at, progress, stop, trained)
         _refuse_nothing(engine, source, path, run.stopped or stop_at == 0)
@@ -151,13 +152,11 @@ def replay_log(
 
 
 @contextmanager
-def _store(folder: Path | None, settings: Settings, deep: bool) -> Iterator[CheckpointStore | None]:
+def _store(folder: Path | None, settings: Settings) -> Iterator[CheckpointStore | None]:
     """Hold a folder of checkpoints, if one is named."""
     if folder is None:
         yield None
         return
-    if deep:
-        raise SettingsError("a replay with a deep model is not resumed: leave out the checkpoint")
     with hold_folder(folder, "replay", OTHER_FOLDER):
         yield CheckpointStore(folder, settings.checkpoint_keep)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,8 @@ from streams.settings import Settings
 from streams.trainer_config import lifelong_config
 
 __all__ = ["DeepReplay", "deep_replay", "serve_champion"]
+
+WRONG = {"failed": "the lesson failed", "problem": "a problem with the snapshots"}
 
 
 def serve_champion(engine: Engine, registry: Registry) -> None:
@@ -40,17 +42,30 @@ class DeepReplay:
         `trainer` says how models are trained and judged.
     folder : Path
         Of the snapshots; new ones are written there.
+    tell
+        Called with what went wrong.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        folder: Path,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.engine = engine
         self.registry = Registry(folder, settings.trainer.keep)
         self.lifelong = Lifelong(lifelong_config(settings), self.registry)
         self.happened: list[Happening] = []
+        self._tell = tell
 
     def learn(self, batch: Batch) -> None:
         """Learn a batch that the engine has just learnt."""
-        self.happened += self.lifelong.learn(batch)
+        happened = self.lifelong.learn(batch)
+        for told in happened:
+            if told.what in WRONG:
+                self._tell(f"at event {told.events:,}: {WRONG[told.what]}: {told.why}")
+        self.happened += happened
         serve_champion(self.engine, self.registry)
 
     def report(self) -> list[dict[str, Any]]:
@@ -60,7 +75,11 @@ class DeepReplay:
 
 @contextmanager
 def deep_replay(
-    engine: Engine, settings: Settings, folder: Path | None, trains: bool
+    engine: Engine,
+    settings: Settings,
+    folder: Path | None,
+    trains: bool,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Iterator[DeepReplay | None]:
     """Lend the deep half of a replay that `trains`; else let a folder's champion answer.
 
@@ -79,4 +98,4 @@ def deep_replay(
     if folder is not None and Registry(folder).ids():
         raise DataError(f"{folder} has snapshots already: name another folder with --snapshots")
     with TemporaryDirectory(prefix="everlearn-") as temporary:
-        yield DeepReplay(engine, settings, folder or Path(temporary))
+        yield DeepReplay(engine, settings, folder or Path(temporary), tell)

@@ -1,13 +1,21 @@
-"""Files that a command writes: refused before the work if they cannot be, written whole or not."""
+"""What a command writes: refused before the work if it cannot be, and files whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
-from learners.errors import DataError
+from learners.errors import DataError, SettingsError
 
-__all__ = ["check_target", "no_file", "write_whole"]
+__all__ = [
+    "check_deep",
+    "check_target",
+    "nearest_there",
+    "no_file",
+    "why_unwritable",
+    "write_whole",
+]
 
 
 def check_target(path: Path, *, source: str = "", renamed: bool = False) -> None:
@@ -50,6 +58,50 @@ def _problem(path: Path, source: str, renamed: bool) -> str:
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"the folder {folder.absolute()} may not be written; name another file"
     return ""
+
+
+def check_deep(deep: bool, checkpoint: Path | None, snapshots: Path | None) -> None:
+    """Refuse what a replay cannot do about a deep model, before it reads anything.
+
+    Raises
+    ------
+    SettingsError
+        One with a deep model is to be resumed.
+    DataError
+        The folder of snapshots is not there to be read or, if `deep`, cannot be written.
+    """
+    if deep and checkpoint is not None:
+        raise SettingsError(
+            "a replay with a deep model is not resumed: leave out the checkpoint, or --deep"
+        )
+    if snapshots is None:
+        return
+    if not deep and not snapshots.is_dir():
+        wrong = "is a file" if snapshots.exists() else "does not exist"
+        raise DataError(
+            f"the folder of snapshots {snapshots} {wrong}: name one that has a champion with "
+            "--snapshots, or add --deep to train one"
+        )
+    if deep and (why := why_unwritable(snapshots)):
+        raise DataError(
+            f"cannot write snapshots to {snapshots}: {why}; name another folder with --snapshots"
+        )
+
+
+def nearest_there(path: Path) -> Path:
+    """Return what is there of a path: itself, or the nearest of its parents."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def why_unwritable(folder: Path) -> str:
+    """Say why nothing can be written in a folder that is there or is to be made; else nothing."""
+    try:
+        with tempfile.TemporaryFile(dir=nearest_there(folder)):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def no_file(path: Path) -> str:

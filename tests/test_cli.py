@@ -130,3 +130,27 @@ def test_a_table_is_folded_to_the_width_of_a_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[1:])) <= 30  # the titles are bold
     assert "".join(lines).count("x") == 40
+
+
+def test_what_is_to_be_copied_is_not_broken_in_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    id, titles = "00000007-1a2b3c4d", ("snapshot", "state", "parent", "events", "of it", "why")
+    print_table(titles, [(id, "retired", id, "1,000", "12.5 %", "z" * 90)], whole=("snapshot",))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(id) for line in lines)
+    assert "".join(lines).count("z") == 90
+
+
+@pytest.mark.parametrize(("no_color", "bold"), [("1", False), ("", True)])
+def test_no_color_means_not_bold_either(
+    no_color: str, bold: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    print_table(("name",), [("seed",)])
+    assert ("\x1b[" in capsys.readouterr().out) is bold

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from learners.base import EngineConfig
 from learners.checkpoint import CheckpointStore
+from learners.deep.registry import Registry
 from learners.engine import Engine
 from serving.cli import app
 from serving.doctor import Check, examine
@@ -26,6 +27,8 @@ from streams.publisher import Publisher
 from streams.security import aiokafka_options, confluent_options, kafka_python_options
 from streams.settings import SecuritySettings, Settings
 from streams.topics import create_topics
+from tests.registries import damage
+from tests.test_registry import promoted
 
 SMALL = EngineConfig(users=100, items=100, sessions=64, dedupe_events=64)
 
@@ -123,6 +126,28 @@ def test_codecs_that_cannot_be_read_fail(tmp_path: Path, monkeypatch: pytest.Mon
     codecs = findings(settings_for(tmp_path, "127.0.0.1:1"))["codecs"]
     assert (codecs.status, codecs.value) == ("fail", "cannot read zstd")
     assert "cramjam" in codecs.cure
+
+
+def test_the_champion_is_told_or_what_is_wrong_with_it(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "snapshots")
+
+    def found() -> Check:
+        settings = settings_for(tmp_path, "127.0.0.1:1", snapshot_dir=registry.root)
+        return findings(settings)["snapshots"]
+
+    assert found().status == "ok"
+    assert "no champion in" in found().value
+    champion = promoted(registry, 1, events=100)
+    assert found().status == "ok"
+    assert f"champion {champion} of " in found().value
+    damage(registry, champion)
+    assert found().status == "fail"
+    assert f"snapshot {champion} is refused" in found().value
+    assert "everlearn snapshots show ID" in found().cure
+    (tmp_path / "file").touch()
+    registry = Registry(tmp_path / "file")
+    assert found().status == "fail"
+    assert f"{registry.root}" in found().value
 
 
 def test_missing_java_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

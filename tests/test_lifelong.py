@@ -102,6 +102,9 @@ def test_after_a_turn_an_alarm_begins_a_lesson_and_the_new_taste_is_learnt(life:
     assert TURNS < alarms[0] < TURNS + 1500
     begun = [each.events for each in life.told if each.what == "begun"]
     assert any(alarms[0] <= events < alarms[0] + 700 for events in begun)
+    whys = [each.why for each in life.told if each.what == "begun"]
+    assert whys[0] == "events"
+    assert "alarm" in whys
     verdicts = [each for each in life.told if each.events > TURNS + 1500 and each.figures]
     best = max(each.figures.get("challenger_hr@20", 0.0) for each in verdicts)
     assert best > 0.5

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from learners.deep.served.deep import Deep
 from serving.api import make_api
 from serving.metrics import Metrics
 from streams.publisher import Publisher
 from streams.settings import Settings
 from tests.fakes import EngineWithFigures, LogInMemory, NodeInMemory, learn
 from tests.served import serving
+from tests.test_deep_serving import ITEMS, SMALL, Held, shaken
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -62,6 +64,19 @@ def test_counts_and_figures_of_the_engine(client: httpx.Client) -> None:
     assert value(found, "everlearn_drift_alarms_total", where="overall") == 1
     assert value(found, "everlearn_lag_events") == 0
     assert value(found, "everlearn_ready") == 1
+    assert value(found, "everlearn_snapshot_problem") == 0
+    assert value(found, "everlearn_snapshot_items") == 0
+
+
+def test_a_snapshot_that_serves_and_one_that_cannot_are_seen(
+    client: httpx.Client, metrics: Metrics
+) -> None:
+    held = Held(shaken(SMALL, len(ITEMS) + 1))
+    metrics.engine.serve(Deep(metrics.engine.config.items, held))
+    metrics.live.health["snapshot_problem"] = "it is damaged"  # type: ignore[attr-defined]
+    found = samples(client.get("/metrics").text)
+    assert value(found, "everlearn_snapshot_problem") == 1
+    assert value(found, "everlearn_snapshot_items") == len(ITEMS) + 1
 
 
 def test_answers_are_timed_by_route(client: httpx.Client) -> None:

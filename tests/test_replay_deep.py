@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
-from learners.errors import DataError, SettingsError
+from learners.deep.registry import Registry
+from learners.errors import DataError, SettingsError, SnapshotError
+from serving.cli import app
 from streams.events import Click
 from streams.replay import ReplayResult, replay_log
 from streams.settings import Settings
 from streams.settings.trainer import TrainerSettings
+from tests.test_replay_command import tell_to_stop
 
 USERS, STEPS = 60, 100
 SETTINGS = Settings(
@@ -85,3 +93,76 @@ def test_what_cannot_be_is_said(
         replay_log(log, settings=SETTINGS, deep=True, snapshots=first[1])
     with pytest.raises(SettingsError, match="not resumed: leave out the checkpoint"):
         replay_log(log, settings=SETTINGS, deep=True, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--deep", "--snapshots", "{file}/x"], "cannot write snapshots to .*: Not a directory; "),
+        (["--deep", "--snapshots", "{file}"], "cannot write snapshots to .*: Not a directory; "),
+        (["--deep", "--snapshots", "/proc/x"], "name another folder with --snapshots"),
+        (["--snapshots", "{file}-not"], "does not exist: .* or add --deep"),
+        (["--snapshots", "{file}"], "is a file: name one that has a champion"),
+        (["--deep", "--checkpoint", "x"], "not resumed: leave out the checkpoint, or --deep"),
+    ],
+)
+def test_folders_are_refused_before_anything_is_read(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    said = CliRunner().invoke(app, ["replay", "no.log", *[w.format(file=file) for w in words]])
+    assert said.exit_code == 1
+    assert re.search(message, str(said.exception))
+
+
+def test_lessons_that_all_fail_are_told_and_no_success(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> str:
+        raise SnapshotError("the disk is full")
+
+    monkeypatch.setattr(Registry, "write", refuse)
+    said = CliRunner().invoke(app, ["replay", str(log), "--deep", *settings_file(tmp_path)])
+    assert said.exit_code == 1
+    assert "at event 1,500: the lesson failed: the disk is full" in said.stderr
+    assert "every lesson failed: no snapshot was written" in said.stderr
+    assert "events learnt" in said.stdout
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_deep_replay_that_is_stopped_says_what_it_leaves(
+    named: bool, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def press(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
+        def update(done: int, total: int | None, note: str) -> None:
+            if done > 1500:
+                tell_to_stop(signal.SIGINT)
+
+        yield update
+
+    monkeypatch.setattr("streams.replay_sources.BATCH", 256)
+    monkeypatch.setattr("serving.progress.progress_bar", press)
+    folder = tmp_path / "snapshots"
+    words = ["--snapshots", str(folder)] if named else []
+    said = CliRunner().invoke(app, ["replay", str(log), "--deep", *words, *settings_file(tmp_path)])
+    assert said.exit_code == 130
+    assert "--checkpoint" not in said.stderr
+    if named:
+        assert f"1 snapshot made until then in {folder}, and nothing else is kept" in said.stderr
+    else:
+        assert "nothing is kept: a replay with --deep is not resumed" in said.stderr
+
+
+def settings_file(folder: Path) -> list[str]:
+    """The settings of these tests, as a file for a command."""
+    path = folder / "settings.toml"
+    trainer = SETTINGS.trainer.model_dump(exclude_unset=True)
+    lines = [f"{name} = {value}" for name, value in trainer.items()]
+    path.write_text(
+        "\n".join(
+            ["[engine]", "users = 100", "items = 100", "sessions = 1024", "[trainer]", *lines]
+        )
+    )
+    return ["--settings", str(path)]

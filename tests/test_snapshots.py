@@ -87,7 +87,8 @@ def test_the_routes_ask_for_the_token(node: Node) -> None:
     one = "/00000001-00000000"
     asked = ("GET", ""), ("GET", one), ("POST", f"{one}/promote"), ("POST", "/rollback")
     for method, path in asked:
-        error_of(node.client.request(method, f"/snapshots{path}"), 401)
+        refused = error_of(node.client.request(method, f"/snapshots{path}"), 401)
+        assert refused["message"].startswith("this needs the header")
 
 
 def test_promote_and_rollback_over_the_api_are_announced(node: Node, registry: Registry) -> None:
@@ -96,6 +97,8 @@ def test_promote_and_rollback_over_the_api_are_announced(node: Node, registry: R
     listed = node.client.get("/snapshots").json()
     assert listed["champion"] == second
     assert [each["state"] for each in listed["snapshots"]] == ["retired", "champion", "discarded"]
+    assert node.client.get("/snapshots/champion").json()["id"] == second
+    assert node.client.get("/snapshots/previous").json()["id"] == listed["previous"]
     one = node.client.get(f"/snapshots/{third}").json()
     assert (one["parent"], one["manifest"]["why"]) == (second, "it forgot")
     moved = node.client.post(f"/snapshots/{third}/promote").json()
@@ -110,8 +113,13 @@ def test_promote_and_rollback_over_the_api_are_announced(node: Node, registry: R
 def test_what_cannot_serve_is_refused_over_the_api(node: Node, registry: Registry) -> None:
     first, second, third = registry.ids()
     node.client.headers["Authorization"] = f"Bearer {TOKEN}"
-    for path in ("00000009-00000000", "..%2F..", "7"):
-        assert error_of(node.client.get(f"/snapshots/{path}"), 404)
+    assert error_of(node.client.get("/snapshots/..%2F.."), 404)["code"] == "not_found"
+    for path in ("00000009-00000000", "7", "challenger"):
+        assert error_of(node.client.get(f"/snapshots/{path}"), 404)["code"] == "unknown_snapshot"
+        asked = node.client.post(f"/snapshots/{path}/promote")
+        assert error_of(asked, 404)["code"] == "unknown_snapshot"
+    error_of(node.client.get("/snapshots/rollback"), 405)
+    error_of(node.client.post("/snapshots/7"), 405)
     unknown = error_of(node.client.post("/snapshots/00000009-00000000/promote"), 404)
     assert unknown["code"] == "unknown_snapshot"
     flip(registry.root / "snapshots" / third / "weights.safetensors", 500)

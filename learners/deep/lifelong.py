@@ -117,7 +117,7 @@ class Lifelong:
         if self.season is not None:
             self._judge(self.season)  # before: one is judged when whoever asks has heard of it
         elif self.books.again:
-            self._begin()
+            self._begin("again")
         if self.training is not None and self.training.done():
             self._adopt(self.training)
         return self._telling()
@@ -155,8 +155,8 @@ class Lifelong:
             if len(memory.asked) == BLOCK:
                 self._close_block()
         memory.trails.append(user, act.row, act.kind, act.time, act.session)
-        if self.season is None and books.lesson_is_due(self.config):
-            self._begin()
+        if self.season is None and (why := books.why_due(self.config)):
+            self._begin(why)
 
     def _erase(self, user: int, time: float) -> None:
         """Forget a user, here and now."""
@@ -209,7 +209,7 @@ class Lifelong:
 
     # Lessons
 
-    def _begin(self) -> None:
+    def _begin(self, why: str) -> None:
         """Cut a lesson off from what comes, and have it held."""
         self._close_block()
         books, memory = self.books, self.memory
@@ -228,7 +228,9 @@ class Lifelong:
         cut = Cut.of(lesson, books, replace=self.service.has_to_go(books.clock))
         met = new.item[new.item >= 0]
         self.season = Season(cut, np.bincount(met, minlength=memory.items.capacity))
-        self._tell("begun", None, "", sequences=len(new), targets=new.targets)
+        if why == "asked":
+            why = "erasure" if cut.replace else "alarm"
+        self._tell("begun", None, why, sequences=len(new), targets=new.targets)
         self.training = self._submit(lambda: self._hold(lesson, self._progress))
         if self._submit is at_once:
             self._adopt(self.training)

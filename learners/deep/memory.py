@@ -136,16 +136,24 @@ class Books:
         for reason, count in batch.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
 
-    def lesson_is_due(self, config: LifelongConfig) -> bool:
-        """Tell whether enough has come, or time has gone by, or hits have become rarer."""
+    def why_due(self, config: LifelongConfig) -> str:
+        """Say why a lesson is due; nothing if none is.
+
+        `again` (the one before was cut short), `events` (enough have come), `asked` (an alarm or an
+        erasure wants it) or `minutes` (of event time have gone by).
+        """
         since = self.events - self.cut_events
         every = config.every_events if self.cuts else config.first_events
-        if self.again or since >= every:
-            return True
+        if self.again:
+            return "again"
+        if since >= every:
+            return "events"
         if since < config.least_events or not self.cuts:
-            return False
+            return ""
+        if self.due:
+            return "asked"
         minutes = (self.clock - self.cut_time) / 60.0
-        return self.due or 0.0 < config.every_minutes <= minutes
+        return "minutes" if 0.0 < config.every_minutes <= minutes else ""
 
     def cut(self) -> None:
         """Note that a lesson ends here."""

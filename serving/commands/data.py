@@ -47,19 +47,23 @@ ReportFile = Annotated[
 StopAt = Annotated[int | None, typer.Option(min=0, help="Stop after so many events of the log.")]
 CheckpointFolder = Annotated[
     Path | None,
-    typer.Option(help="Folder to go on from, if it holds a checkpoint, and to leave one in."),
+    typer.Option(
+        help="Folder to go on from, if it holds a checkpoint, and to leave one in; not with --deep."
+    ),
 ]
 DeepToo = Annotated[
     bool,
     typer.Option(
         "--deep",
-        help="Train, judge and serve a deep model on the way, at the same events every time.",
+        help="Train, judge and serve a deep model on the way, at the same events every time. "
+        "Not to be resumed: what was stopped begins anew. Exit code 1 if every lesson failed.",
     ),
 ]
 SnapshotFolder = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of snapshots whose champion answers; with --deep, where new ones are left."
+        help="Folder of snapshots whose champion answers; with --deep, one without snapshots, "
+        "where new ones are left."
     ),
 ]
 Sample = Annotated[
@@ -160,11 +164,14 @@ def replay(
     import sys
 
     from serving.progress import progress_bar
-    from serving.report import check_targets, plot_report, write_report
+    from serving.report import check_targets
     from serving.stopping import Stop
-    from streams.replay import replay_log
+    from streams.targets import check_deep
 
     check_targets(report_file, plot, log)
+    check_deep(deep, checkpoint, snapshots)
+    from streams.replay import replay_log  # imports for seconds: what is refused is refused before
+
     stop = Stop()
     with progress_bar("replaying") as update:
         result = replay_log(
@@ -181,33 +188,63 @@ def replay(
             stopping=stop,
         )
     if result.stopped:
-        typer.echo(_how_to_go_on(result.report["events"], checkpoint), err=True)
+        _say_stopped(result.report, deep, snapshots if deep else checkpoint)
         raise typer.Exit(stop.exit_code)
-    _show(result.report, as_json)
-    if report_file is not None:
-        write_report(result.report, report_file)
-    if plot is not None:
-        plot_report(result.report, plot, title=Path(log).name)
+    _give(result.report, as_json, report_file, plot, title=Path(log).name)
 
 
-def _show(report: Mapping[str, Any], as_json: bool) -> None:
+def _give(
+    report: Mapping[str, Any], as_json: bool, file: Path | None, plot: Path | None, title: str
+) -> None:
+    """Print what came out of a replay, write it and plot it, as far as each is wanted."""
     import json
 
-    from serving.report import print_report, shown_json
+    from serving.report import plot_report, print_report, shown_json, write_report
 
     if as_json:
         typer.echo(json.dumps(shown_json(report)))
     else:
         print_report(report)
+    if file is not None:
+        write_report(report, file)
+    if plot is not None:
+        plot_report(report, plot, title=title)
+    _end_without_snapshots(report)
 
 
-def _how_to_go_on(events: int, checkpoint: Path | None) -> str:
+def _end_without_snapshots(report: Mapping[str, Any]) -> None:
+    """End with exit code 1 where lessons were begun, and all of them failed."""
+    happened = {told["what"] for told in report["snapshots"]}
+    if "failed" in happened and "born" not in happened:
+        typer.echo("every lesson failed: no snapshot was written", err=True)
+        raise typer.Exit(1)
+
+
+def _say_stopped(report: Mapping[str, Any], deep: bool, folder: Path | None) -> None:
     from streams.words import counted
 
-    kept = "nothing is kept: with --checkpoint FOLDER it could go on from here"
-    if checkpoint is not None:
-        kept = f"they are kept in {checkpoint}: the same command goes on from there"
-    return f"stopped after {counted(events, 'event')}; {kept}"
+    kept = _kept_snapshots(report, folder) if deep else _kept(folder)
+    typer.echo(f"stopped after {counted(report['events'], 'event')}; {kept}", err=True)
+
+
+def _kept(checkpoint: Path | None) -> str:
+    if checkpoint is None:
+        return "nothing is kept: with --checkpoint FOLDER it could go on from here"
+    return f"they are kept in {checkpoint}: the same command goes on from there"
+
+
+def _kept_snapshots(report: Mapping[str, Any], folder: Path | None) -> str:
+    """Say what a replay with a deep model leaves behind where it was stopped."""
+    from streams.words import counted
+
+    anew = "a replay with --deep is not resumed, it begins anew"
+    born = sum(told["what"] == "born" for told in report["snapshots"])
+    if folder is None or not born:
+        return f"nothing is kept: {anew}"
+    return (
+        f"{counted(born, 'snapshot')} made until then in {folder}, and nothing else is kept: "
+        f"{anew}: remove that folder, or name another with --snapshots"
+    )
 
 
 def register(app: typer.Typer) -> None:

@@ -91,12 +91,11 @@ def demo(
 
     started = time.monotonic()
 
-    from rich.console import Console
-
+    from serving.console import make_console
     from serving.demo import Demo, choose_port
     from serving.demo_view import DemoView
 
-    view = DemoView(Console(stderr=as_json))
+    view = DemoView(make_console(stderr=as_json))
     with view.open():
         last = Demo(seconds=seconds, port=choose_port(port), show=view.show, started=started).run()
     if last is None:

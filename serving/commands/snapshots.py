@@ -47,7 +47,7 @@ def list_(file: SettingsFile = None, folder: Folder = None, as_json: AsJson = Fa
     from serving.commands.tables import print_table
 
     titles = ("snapshot", "state", "parent", "events", "hr@20", "of the champion", "why")
-    print_table(titles, [_row(told) for told in listed])
+    print_table(titles, [_row(told) for told in listed], whole=("snapshot",))
 
 
 @snapshots.command()

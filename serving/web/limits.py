@@ -123,7 +123,7 @@ def writer(settings: Settings) -> Callable[[Request], None]:
         if token is not None and not hmac.compare_digest(_bearer(request), token):
             raise Refusal(
                 401,
-                "writing needs the header 'Authorization: Bearer <token>' with this node's token",
+                "this needs the header 'Authorization: Bearer <token>' with this node's token",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         origin = request.headers.get("origin")

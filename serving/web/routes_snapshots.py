@@ -11,7 +11,7 @@ import msgspec
 from fastapi import Depends, FastAPI, Path
 from starlette.responses import Response
 
-from learners.deep.registry import Registry
+from learners.deep.registry import ALIASES, Registry
 from learners.errors import DeliveryError, SnapshotError
 from serving.live import Serving
 from serving.web.answers import Moved, SnapshotAnswer, SnapshotsAnswer, json
@@ -22,7 +22,8 @@ from streams.announce import KEY, announcement
 
 __all__ = ["add_routes"]
 
-SnapshotPath = Annotated[str, Path(description="id of the snapshot, such as 00000007-1a2b3c4d")]
+NAMES = "id of the snapshot, such as 00000007-1a2b3c4d, or champion, previous, challenger"
+SnapshotPath = Annotated[str, Path(description=NAMES)]
 T = TypeVar("T")
 
 
@@ -56,8 +57,8 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
     )
     async def snapshot(snapshot: SnapshotPath) -> Response:
         """Its parent, what it was trained on, and the figures by which it was judged."""
-        known(registry, snapshot)
-        return json(entry(await in_a_thread(lambda: registry.manifest(snapshot))))
+        id = await in_a_thread(lambda: named(registry, snapshot))
+        return json(entry(await in_a_thread(lambda: registry.manifest(id))))
 
     @app.post(
         "/snapshots/{snapshot:snapshot}/promote",
@@ -67,9 +68,9 @@ def add_routes(app: FastAPI, serving: Serving) -> None:
     )
     async def promote(snapshot: SnapshotPath) -> Response:
         """Let the alias `champion` name it, if it is whole; the nodes are told."""
-        known(registry, snapshot)
-        await in_a_thread(lambda: registry.promote(snapshot))
-        return json(await moved(serving, registry, "promoted", snapshot))
+        id = await in_a_thread(lambda: named(registry, snapshot))
+        await in_a_thread(lambda: registry.promote(id))
+        return json(await moved(serving, registry, "promoted", id))
 
     @app.post(
         "/snapshots/rollback",
@@ -91,10 +92,19 @@ async def in_a_thread(job: Callable[[], T]) -> T:
         raise Refusal(409, str(error)) from error
 
 
-def known(registry: Registry, snapshot: str) -> None:
-    """Refuse (404) an id that no snapshot has."""
-    if snapshot not in registry.ids():
-        raise Refusal(404, f"there is no snapshot {snapshot[:64]!r}", code="unknown_snapshot")
+def named(registry: Registry, snapshot: str) -> str:
+    """The id that an alias names, else the one that was given; a refusal (404) if none has it."""
+    id = registry.aliases()[snapshot] if snapshot in ALIASES else snapshot
+    if id is None:
+        raise unknown(f"no snapshot is the {snapshot}; GET /snapshots lists them")
+    if id not in registry.ids():
+        raise unknown(f"there is no snapshot {id[:64]!r}; GET /snapshots lists them")
+    return id
+
+
+def unknown(message: str) -> Refusal:
+    """A snapshot that is not there: status 404."""
+    return Refusal(404, message, code="unknown_snapshot")
 
 
 def entry(told: dict[str, Any]) -> SnapshotAnswer:
