@@ -25,8 +25,8 @@ def propagated(table: Tensor, histories: Histories, share: float) -> Tensor:
     """Return rows (n, D) as long as those of `table` (n, D), turned towards their neighbours.
 
     The direction is that of (1 - share) x + share m, of a row's direction x and the weighted mean
-    m of the directions of its neighbours in `histories`. Rows without neighbours stay as they are, and so do
-    those with a neighbour that is no numbers.
+    m of the directions of its neighbours in `histories`. Rows without neighbours stay as they are,
+    and so do those with a neighbour that is no numbers.
 
     Examples
     --------
