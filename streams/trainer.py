@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -47,6 +47,7 @@ REST = 10.0  # writing checkpoints takes at most the tenth part of the time
 STOP_SECONDS = 20.0
 CLOSE_PUBLISHER_SECONDS = 3.0
 OWN_FOLDER = "give each trainer a folder of its own with EVERLEARN_STATE_DIR"
+OWN_SNAPSHOTS = "give each trainer a folder of its own with EVERLEARN_SNAPSHOT_DIR"
 SILENT = ("begun", "alarm", "failed", "problem")  # told in the log only
 
 T = TypeVar("T")
@@ -138,20 +139,30 @@ class Trainer:
         Raises
         ------
         EverlearnError
-            The folder is somebody else's, the state cannot be read, or events are lost.
+            A folder is somebody else's or cannot be written, the state cannot be read, or events
+            are lost.
         """
-        lock = hold_folder(self.store.folder, "trainer", OWN_FOLDER)
-        try:
-            await self._on_learner(self._load)
-            self._publisher.start()
-            await self._learn_until(told)
-        finally:
-            self._stopping.set()
-            self._teacher.shutdown(wait=True)
-            await self._on_learner(self._last_checkpoint)
-            self._learner.shutdown()
-            await asyncio.to_thread(self._publisher.close, CLOSE_PUBLISHER_SECONDS)
-            lock.close()
+        with ExitStack() as held:
+            held.enter_context(hold_folder(self.store.folder, "trainer", OWN_FOLDER))
+            held.enter_context(
+                hold_folder(
+                    self.registry.root,
+                    "trainer",
+                    OWN_SNAPSHOTS,
+                    held="snapshots",
+                    name="trainer.lock",
+                )
+            )
+            try:
+                await self._on_learner(self._load)
+                self._publisher.start()
+                await self._learn_until(told)
+            finally:
+                self._stopping.set()
+                self._teacher.shutdown(wait=True)
+                await self._on_learner(self._last_checkpoint)
+                self._learner.shutdown()
+                await asyncio.to_thread(self._publisher.close, CLOSE_PUBLISHER_SECONDS)
 
     async def _learn_until(self, told: asyncio.Event) -> None:
         fetches: asyncio.Queue[Fetch] = asyncio.Queue(FETCHES)
