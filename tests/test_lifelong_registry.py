@@ -106,6 +106,18 @@ def test_a_problem_is_shown_while_it_lasts_and_told_again_when_it_comes_again(gr
         assert lifelong.service.problem == ""
 
 
+def test_a_champion_stays_when_its_folder_is_gone(grow: Grow, tmp_path: Path) -> None:
+    lifelong = grow()
+    root, champion = lifelong.registry.root, lifelong.champion
+    root.rename(tmp_path / "gone")
+    (told,) = lifelong.look()
+    assert (told.what, f"{root} is gone" in told.why) == ("problem", True)
+    assert lifelong.champion is champion
+    (tmp_path / "gone").rename(root)
+    assert lifelong.look() == []
+    assert lifelong.service.problem == ""
+
+
 def test_a_champion_serves_as_soon_as_it_is_mended(grow: Grow) -> None:
     lifelong = grow()
     _, champion = succeed(lifelong.registry)

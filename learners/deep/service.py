@@ -99,7 +99,8 @@ class InService:
         for name in FOLLOW:
             self._problems.pop(name, None)
         try:
-            aliases = self.registry.aliases()
+            serving = self.champion.id if self.champion else ""
+            aliases = self.registry.aliases(serving=serving)
         except SnapshotError as error:
             self._problems["aliases"] = str(error)
             return False

@@ -81,12 +81,28 @@ class Snapshots:
         """
         return self.aliases()[name]
 
-    def aliases(self) -> dict[str, str | None]:
-        """Return the id of every alias, all of one moment."""
+    def aliases(self, *, serving: str = "") -> dict[str, str | None]:
+        """Return the id of every alias, all of one moment.
+
+        Parameters
+        ----------
+        serving
+            Id that the reader serves: somebody was named, so a file that is not there is gone.
+
+        Raises
+        ------
+        SnapshotError
+            `aliases.json` is damaged or gone.
+        """
         path = self.root / "aliases.json"
         try:
             told = read_sealed(path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if serving:
+                gone = path if self.root.is_dir() else self.root
+                raise SnapshotError(
+                    f"{gone} is gone, {serving} serves on: put it back, or restart without it"
+                ) from error
             told = {}
         except (OSError, ValueError) as error:
             raise SnapshotError(f"{path} is refused: {error}; {CURE}") from error
