@@ -57,7 +57,7 @@ class Watcher(Protocol):
     """Who shows how the trainer does."""
 
     def learnt(self, trainer: Trainer) -> None:
-        """A batch has been learnt."""
+        """So far learning is: told after every batch, and again and again without any."""
 
     def trained(self, done: int, of: int) -> None:
         """A lesson has taken so many steps; called on its thread."""
@@ -182,10 +182,12 @@ class Trainer:
             while not told.is_set() and not source.crash_reason:
                 watchdog.beat()
                 await self._on_learner(self._look)
+                self.watcher.learnt(self)
                 with suppress(TimeoutError):
                     fetch = await asyncio.wait_for(fetches.get(), LOOK_SECONDS)
                     async for decoded in flow.decode(fetch):
                         await flow.learn(decoded)
+                        self.watcher.learnt(self)
                         watchdog.beat()
                         if told.is_set():
                             break
@@ -198,7 +200,6 @@ class Trainer:
 
     async def _learn(self, decoded: Decoded) -> None:
         await self._on_learner(lambda: self._learn_now(decoded))
-        self.watcher.learnt(self)
 
     async def _on_learner(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._learner, job)
