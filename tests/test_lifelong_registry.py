@@ -147,6 +147,26 @@ def test_a_champion_of_another_shape_is_read_once(
     assert reads == [foreign]
 
 
+def test_what_the_champion_has_learnt_judges_nobody(grow: Grow) -> None:
+    registry = grow().registry
+    fresh = Lifelong(replace(ONCE, first_events=300, every_events=300), registry)
+    log = batches(walks(2400), 100)
+    for batch in log[:15]:
+        told = fresh.learn(batch)
+        assert not {each.what for each in told} & {"promoted", "trial", "discarded"}
+    assert fresh.champion is not None
+    assert fresh.champion.events == fresh.books.events == 1500
+    assert fresh.season is not None
+    assert fresh.memory.asked == []
+    assert len(fresh.season.questions) == len(fresh.memory.old.until(1500)) == 0
+    told = [each for batch in log[15:] for each in fresh.learn(batch)]
+    asked = [number for _, _, number, _ in fresh.memory.asked]
+    if fresh.season is not None:
+        asked += fresh.season.questions.number.tolist()
+    assert min(asked) > 1500
+    assert {each.what for each in told} & {"promoted", "trial", "discarded"}
+
+
 def beside(waiting: list[tuple[Future[Trained], Callable[[], Trained]]]) -> Submit:
     """Let lessons wait until they are asked for."""
 
