@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
 
+from learners.base import ERASURE
 from learners.checkpoint import Capture, CheckpointStore, hold_folder
 from learners.deep.lesson import Lesson, Progress, Trained, hold
 from learners.deep.lifelong import Lifelong
@@ -44,7 +45,6 @@ FORMAT = 2  # of the state: to be raised with every change of its arrays
 LOOK_SECONDS = 0.2
 FETCHES = 2  # wait to be learnt
 REST = 10.0  # writing checkpoints takes at most the tenth part of the time
-STOP_SECONDS = 20.0
 CLOSE_PUBLISHER_SECONDS = 3.0
 OWN_FOLDER = "give each trainer a folder of its own with EVERLEARN_STATE_DIR"
 OWN_SNAPSHOTS = "give each trainer a folder of its own with EVERLEARN_SNAPSHOT_DIR"
@@ -127,6 +127,7 @@ class Trainer:
         self._stopping = threading.Event()
         self._saved: dict[str, int] | None = None  # until the state is loaded
         self._save_at = 0.0  # seconds of the monotonic clock
+        self._followed: str | None = None  # id of the champion, as last told
 
     @property
     def lag(self) -> int | None:
@@ -142,17 +143,11 @@ class Trainer:
             A folder is somebody else's or cannot be written, the state cannot be read, or events
             are lost.
         """
-        with ExitStack() as held:
-            held.enter_context(hold_folder(self.store.folder, "trainer", OWN_FOLDER))
-            held.enter_context(
-                hold_folder(
-                    self.registry.root,
-                    "trainer",
-                    OWN_SNAPSHOTS,
-                    held="snapshots",
-                    name="trainer.lock",
-                )
-            )
+        root = self.registry.root
+        with (
+            hold_folder(self.store.folder, "trainer", OWN_FOLDER),
+            hold_folder(root, "trainer", OWN_SNAPSHOTS, held="snapshots", name="trainer.lock"),
+        ):
             try:
                 await self._on_learner(self._load)
                 self._publisher.start()
@@ -209,6 +204,8 @@ class Trainer:
     def _learn_now(self, decoded: Decoded) -> None:
         self._look()
         self._tell(self.lifelong.learn(decoded.batch))
+        if erasures := decoded.batch.kind.tolist().count(ERASURE):
+            log.info("users forgotten", erasures=erasures)
 
     def _look(self) -> None:
         """Take in a lesson that has ended; nobody judges what no checkpoint knows of."""
@@ -219,6 +216,11 @@ class Trainer:
         self._tell(told)
 
     def _tell(self, happened: list[Happening]) -> None:
+        champion, before = self.lifelong.champion, self._followed
+        self._followed = champion.id if champion else None
+        own = any(told.what in ("promoted", "rolled_back") for told in happened)
+        if self._followed != before and not own:
+            log.info("follows another champion", champion=self._followed, before=before)
         for told in happened:
             write = log.warning if told.what in ("alarm", "failed", "problem") else log.info
             plain = {**told._asdict(), **told.figures}
@@ -253,11 +255,10 @@ class Trainer:
             self._check(manifest["config"])
             self.lifelong.load_state(state)
         self._saved = dict(self.lifelong.positions)
-        books = self.lifelong.books
-        champion = self.lifelong.champion.id if self.lifelong.champion else None
-        log.info(
-            "trainer starts", events=books.events, champion=champion, broker=self.settings.broker
-        )
+        champion = self.lifelong.champion
+        self._followed = champion.id if champion else None
+        events, broker = self.lifelong.books.events, self.settings.broker
+        log.info("trainer starts", events=events, champion=self._followed, broker=broker)
 
     def _check(self, stored: dict[str, Any]) -> None:
         """Refuse a state that was made for another model or other capacities."""
