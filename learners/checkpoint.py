@@ -36,7 +36,9 @@ FORMAT = 8  # of the state: to be raised with every change of its arrays
 MAY_GROW = ("users", "items")  # capacities that a later run may raise
 
 
-def hold_folder(folder: Path, holder: str, cure: str) -> TextIO:
+def hold_folder(
+    folder: Path, holder: str, cure: str, *, held: str = "checkpoints", name: str = "lock"
+) -> TextIO:
     """Keep a folder of checkpoints for this process: two would drop each other's.
 
     Parameters
@@ -47,6 +49,8 @@ def hold_folder(folder: Path, holder: str, cure: str) -> TextIO:
         What this process is: others are told, with its number.
     cure
         How to name another folder.
+    held, name
+        What the folder is of, and the file in it that is locked.
 
     Returns
     -------
@@ -59,10 +63,10 @@ def hold_folder(folder: Path, holder: str, cure: str) -> TextIO:
         Another process has it, it is a file, or it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file, checkpoints need a folder: {cure}")
+        raise CheckpointError(f"{folder} is a file, {held} need a folder: {cure}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
+        file = (folder / name).open("a+")
     except OSError as error:
         raise CheckpointError(f"cannot write {folder}: {error.strerror}; {cure}") from error
     try:

@@ -93,7 +93,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
     OSError, ValueError
         It cannot be read, is no JSON object, or is not what it says it is.
     """
-    manifest = json.loads(path.read_bytes())
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no JSON ({error}): the file is damaged") from error
     if not isinstance(manifest, dict):
         raise ValueError(f"{path.name} is no manifest")
     if manifest.pop("manifest_sha256", None) != digest_of(manifest):

@@ -82,7 +82,7 @@ class Champion(Service):
     async def _serve_who_is_named(self) -> str:
         """Serve the champion, or where nobody serves the one before it; return what is wrong."""
         engine = self.learning.engine
-        aliases = await asyncio.to_thread(self.registry.aliases)
+        aliases = await asyncio.to_thread(self.registry.aliases, serving=engine.snapshot)
         champion, previous = aliases["champion"] or "", aliases["previous"]
         if champion == engine.snapshot:
             return ""

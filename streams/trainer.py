@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import structlog
 
+from learners.base import ERASURE
 from learners.checkpoint import Capture, CheckpointStore, hold_folder
 from learners.deep.lesson import Lesson, Progress, Trained, hold
 from learners.deep.lifelong import Lifelong
@@ -44,9 +45,9 @@ FORMAT = 2  # of the state: to be raised with every change of its arrays
 LOOK_SECONDS = 0.2
 FETCHES = 2  # wait to be learnt
 REST = 10.0  # writing checkpoints takes at most the tenth part of the time
-STOP_SECONDS = 20.0
 CLOSE_PUBLISHER_SECONDS = 3.0
 OWN_FOLDER = "give each trainer a folder of its own with EVERLEARN_STATE_DIR"
+OWN_SNAPSHOTS = "give each trainer a folder of its own with EVERLEARN_SNAPSHOT_DIR"
 SILENT = ("begun", "alarm", "failed", "problem")  # told in the log only
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Watcher(Protocol):
     """Who shows how the trainer does."""
 
     def learnt(self, trainer: Trainer) -> None:
-        """A batch has been learnt."""
+        """So far learning is: told after every batch, and again and again without any."""
 
     def trained(self, done: int, of: int) -> None:
         """A lesson has taken so many steps; called on its thread."""
@@ -126,6 +127,7 @@ class Trainer:
         self._stopping = threading.Event()
         self._saved: dict[str, int] | None = None  # until the state is loaded
         self._save_at = 0.0  # seconds of the monotonic clock
+        self._followed: str | None = None  # id of the champion, as last told
 
     @property
     def lag(self) -> int | None:
@@ -138,20 +140,24 @@ class Trainer:
         Raises
         ------
         EverlearnError
-            The folder is somebody else's, the state cannot be read, or events are lost.
+            A folder is somebody else's or cannot be written, the state cannot be read, or events
+            are lost.
         """
-        lock = hold_folder(self.store.folder, "trainer", OWN_FOLDER)
-        try:
-            await self._on_learner(self._load)
-            self._publisher.start()
-            await self._learn_until(told)
-        finally:
-            self._stopping.set()
-            self._teacher.shutdown(wait=True)
-            await self._on_learner(self._last_checkpoint)
-            self._learner.shutdown()
-            await asyncio.to_thread(self._publisher.close, CLOSE_PUBLISHER_SECONDS)
-            lock.close()
+        root = self.registry.root
+        with (
+            hold_folder(self.store.folder, "trainer", OWN_FOLDER),
+            hold_folder(root, "trainer", OWN_SNAPSHOTS, held="snapshots", name="trainer.lock"),
+        ):
+            try:
+                await self._on_learner(self._load)
+                self._publisher.start()
+                await self._learn_until(told)
+            finally:
+                self._stopping.set()
+                self._teacher.shutdown(wait=True)
+                await self._on_learner(self._last_checkpoint)
+                self._learner.shutdown()
+                await asyncio.to_thread(self._publisher.close, CLOSE_PUBLISHER_SECONDS)
 
     async def _learn_until(self, told: asyncio.Event) -> None:
         fetches: asyncio.Queue[Fetch] = asyncio.Queue(FETCHES)
@@ -171,10 +177,12 @@ class Trainer:
             while not told.is_set() and not source.crash_reason:
                 watchdog.beat()
                 await self._on_learner(self._look)
+                self.watcher.learnt(self)
                 with suppress(TimeoutError):
                     fetch = await asyncio.wait_for(fetches.get(), LOOK_SECONDS)
                     async for decoded in flow.decode(fetch):
                         await flow.learn(decoded)
+                        self.watcher.learnt(self)
                         watchdog.beat()
                         if told.is_set():
                             break
@@ -187,7 +195,6 @@ class Trainer:
 
     async def _learn(self, decoded: Decoded) -> None:
         await self._on_learner(lambda: self._learn_now(decoded))
-        self.watcher.learnt(self)
 
     async def _on_learner(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._learner, job)
@@ -197,6 +204,8 @@ class Trainer:
     def _learn_now(self, decoded: Decoded) -> None:
         self._look()
         self._tell(self.lifelong.learn(decoded.batch))
+        if erasures := decoded.batch.kind.tolist().count(ERASURE):
+            log.info("users forgotten", erasures=erasures)
 
     def _look(self) -> None:
         """Take in a lesson that has ended; nobody judges what no checkpoint knows of."""
@@ -207,6 +216,11 @@ class Trainer:
         self._tell(told)
 
     def _tell(self, happened: list[Happening]) -> None:
+        champion, before = self.lifelong.champion, self._followed
+        self._followed = champion.id if champion else None
+        own = any(told.what in ("promoted", "rolled_back") for told in happened)
+        if self._followed != before and not own:
+            log.info("follows another champion", champion=self._followed, before=before)
         for told in happened:
             write = log.warning if told.what in ("alarm", "failed", "problem") else log.info
             plain = {**told._asdict(), **told.figures}
@@ -241,11 +255,10 @@ class Trainer:
             self._check(manifest["config"])
             self.lifelong.load_state(state)
         self._saved = dict(self.lifelong.positions)
-        books = self.lifelong.books
-        champion = self.lifelong.champion.id if self.lifelong.champion else None
-        log.info(
-            "trainer starts", events=books.events, champion=champion, broker=self.settings.broker
-        )
+        champion = self.lifelong.champion
+        self._followed = champion.id if champion else None
+        events, broker = self.lifelong.books.events, self.settings.broker
+        log.info("trainer starts", events=events, champion=self._followed, broker=broker)
 
     def _check(self, stored: dict[str, Any]) -> None:
         """Refuse a state that was made for another model or other capacities."""

@@ -145,13 +145,31 @@ def test_no_error_ends_the_following(
 ) -> None:
     node, champion = Node(registry), registry.alias("champion")
 
-    def fail(self: object) -> dict[str, str | None]:
+    def fail(self: object, **_: object) -> dict[str, str | None]:
         raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(Snapshots, "aliases", fail)
         assert node.looks() == ("", str(error))
     assert node.looks() == (champion, "")
+
+
+@pytest.mark.parametrize("moved", ["", "aliases.json"])
+def test_what_serves_goes_on_when_its_folder_is_gone(
+    registry: Registry, tmp_path: Path, moved: str
+) -> None:
+    node, champion = Node(registry), registry.alias("champion")
+    assert node.looks() == (champion, "")
+    (registry.root / moved).rename(tmp_path / "gone")
+    serving, problem = node.looks()
+    assert serving == champion
+    assert f"{registry.root / moved} is gone, {champion} serves on: put it back" in problem
+    (tmp_path / "gone").rename(registry.root / moved)
+    assert node.looks() == (champion, "")
+
+
+def test_a_folder_that_was_never_there_is_no_problem(tmp_path: Path) -> None:
+    assert Node(Registry(tmp_path / "none yet")).looks() == ("", "")
 
 
 def test_a_foreign_file_is_refused(registry: Registry) -> None:

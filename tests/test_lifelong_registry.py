@@ -106,6 +106,18 @@ def test_a_problem_is_shown_while_it_lasts_and_told_again_when_it_comes_again(gr
         assert lifelong.service.problem == ""
 
 
+def test_a_champion_stays_when_its_folder_is_gone(grow: Grow, tmp_path: Path) -> None:
+    lifelong = grow()
+    root, champion = lifelong.registry.root, lifelong.champion
+    root.rename(tmp_path / "gone")
+    (told,) = lifelong.look()
+    assert (told.what, f"{root} is gone" in told.why) == ("problem", True)
+    assert lifelong.champion is champion
+    (tmp_path / "gone").rename(root)
+    assert lifelong.look() == []
+    assert lifelong.service.problem == ""
+
+
 def test_a_champion_serves_as_soon_as_it_is_mended(grow: Grow) -> None:
     lifelong = grow()
     _, champion = succeed(lifelong.registry)
@@ -133,6 +145,26 @@ def test_a_champion_of_another_shape_is_read_once(
         lifelong.look()
         assert f"snapshot {foreign} is refused" in lifelong.service.problem
     assert reads == [foreign]
+
+
+def test_what_the_champion_has_learnt_judges_nobody(grow: Grow) -> None:
+    registry = grow().registry
+    fresh = Lifelong(replace(ONCE, first_events=300, every_events=300), registry)
+    log = batches(walks(2400), 100)
+    for batch in log[:15]:
+        told = fresh.learn(batch)
+        assert not {each.what for each in told} & {"promoted", "trial", "discarded"}
+    assert fresh.champion is not None
+    assert fresh.champion.events == fresh.books.events == 1500
+    assert fresh.season is not None
+    assert fresh.memory.asked == []
+    assert len(fresh.season.questions) == len(fresh.memory.old.until(1500)) == 0
+    told = [each for batch in log[15:] for each in fresh.learn(batch)]
+    asked = [number for _, _, number, _ in fresh.memory.asked]
+    if fresh.season is not None:
+        asked += fresh.season.questions.number.tolist()
+    assert min(asked) > 1500
+    assert {each.what for each in told} & {"promoted", "trial", "discarded"}
 
 
 def beside(waiting: list[tuple[Future[Trained], Callable[[], Trained]]]) -> Submit:

@@ -187,7 +187,7 @@ def test_a_flipped_bit_is_refused(tmp_path: Path, file: str, place: int) -> None
     registry = Registry(tmp_path)
     champion, id = promoted(registry), written(registry, 2)
     flip(tmp_path / "snapshots" / id / file, place)
-    with pytest.raises(SnapshotError, match=f"{id} is refused: .*promote one that is"):
+    with pytest.raises(SnapshotError, match=f"{id} is refused: .*promote another snapshot"):
         registry.read(id)
     with pytest.raises(SnapshotError, match="refused"):
         registry.promote(id)
@@ -225,7 +225,7 @@ def test_what_is_no_snapshot_of_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "snapshots" / "notes").mkdir()
     assert registry.ids() == [id]
     for foreign in ("../../etc", "notes", "", "7"):
-        with pytest.raises(SnapshotError, match="is no snapshot: ids look like"):
+        with pytest.raises(SnapshotError, match=r"ids look like .* list` names them$"):
             registry.read(foreign)
     with pytest.raises(SnapshotError, match=f"no snapshot 00000009-00000000 .* there are {id}"):
         registry.promote("00000009-00000000")
@@ -240,15 +240,40 @@ def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("learners.deep.registry.FORMAT", 99)
     id = written(registry)
     monkeypatch.undo()
-    with pytest.raises(SnapshotError, match=f"its format is 99, this version reads {FORMAT}"):
+    with pytest.raises(
+        SnapshotError, match=f"its format is 99, this version reads {FORMAT}; use ever"
+    ):
         registry.read(id)
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path)
+    id = promoted(registry)
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(SnapshotError, match=r"manifest.json: Permission denied; let the user"):
+        registry.read(id)
+    with pytest.raises(SnapshotError, match=r"aliases.json: Permission denied; let the user"):
+        registry.aliases()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(SnapshotError, match=f"{file} is no folder, snapshots need one: name"):
+        Registry(file).aliases()
 
 
 def test_damaged_aliases_are_refused_until_somebody_promotes(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     id = promoted(registry)
     flip(tmp_path / "aliases.json", 20)
-    with pytest.raises(SnapshotError, match=r"aliases.json is refused: .*promote one that is"):
+    with pytest.raises(SnapshotError, match=r"aliases.json is refused: .*promote ID`, which"):
         registry.alias("champion")
     with pytest.raises(SnapshotError, match=r"aliases.json is refused"):
         written(registry, 2)

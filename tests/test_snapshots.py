@@ -65,7 +65,39 @@ def test_show_verifies_what_it_shows(registry: Registry) -> None:
         app, ["snapshots", "show", "champion", "--snapshot-dir", str(registry.root)]
     )
     assert "weights.safetensors has SHA-256" in str(result.exception)
-    assert "everlearn snapshots show ID" in str(result.exception), "`list` would not tell"
+    assert "put a whole copy of its folder back, or promote another" in str(result.exception)
+
+
+def test_a_list_says_that_nobody_can_tell_who_serves(registry: Registry) -> None:
+    aliases = registry.root / "aliases.json"
+    aliases.write_bytes(b"{")
+    words = ["snapshots", "list", "--snapshot-dir", str(registry.root)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1
+    states = [line.split()[1] for line in result.stdout.splitlines()[1:]]
+    assert states == ["unknown", "unknown", "discarded"]
+    assert f"{aliases} is refused: aliases.json is no JSON" in result.stderr
+    assert "name who is to serve with `everlearn snapshots promote ID`" in result.stderr
+
+
+def test_a_damaged_champion_is_listed_as_the_champion(registry: Registry) -> None:
+    champion = registry.alias("champion") or ""
+    (registry.root / "snapshots" / champion / "manifest.json").write_bytes(b"{")
+    line = run(registry, "list").splitlines()[2]
+    assert line.startswith(f"{champion}  champion, damaged")
+    assert "manifest.json is no JSON" in line
+
+
+def test_a_folder_that_is_not_there_is_told_from_an_empty_one(tmp_path: Path) -> None:
+    nowhere, file = tmp_path / "nowhere", tmp_path / "file"
+    file.touch()
+    for command in (["list"], ["show", "champion"], ["rollback"]):
+        for folder, told in ((nowhere, f"there is no folder {nowhere}"), (file, "is a file")):
+            words = ["snapshots", *command, "--snapshot-dir", str(folder)]
+            result = CliRunner().invoke(app, words)
+            assert result.exit_code == 1
+            assert told in str(result.exception)
+    assert f"there is no folder {nowhere} yet" in run(Registry(nowhere), "list")
 
 
 def test_promote_and_rollback_by_command(registry: Registry) -> None:

@@ -226,9 +226,7 @@ class Registry(Snapshots):
         To `begin` is to make the folder, to `mend` is to take damaged aliases for none.
         """
         if not (begin or self.root.is_dir()):
-            raise SnapshotError(
-                f"{self.root} holds no snapshot: `everlearn train` writes the first"
-            )
+            raise SnapshotError(f"there is no folder {self.root}: `everlearn train` makes it")
         try:
             (self.root / "snapshots").mkdir(parents=True, exist_ok=True)
             with (self.root / "lock").open("a") as lock:

@@ -84,6 +84,7 @@ class InService:
         self._look_through = False  # manifests, as they may tell of an earlier time
         self._user, self._before, self._now = NONE
         self._seen = 0  # questions since the last comparison
+        self._until = -np.inf  # seconds UTC: the latest event that the champion has learnt
 
     @property
     def problem(self) -> str:
@@ -99,7 +100,8 @@ class InService:
         for name in FOLLOW:
             self._problems.pop(name, None)
         try:
-            aliases = self.registry.aliases()
+            serving = self.champion.id if self.champion else ""
+            aliases = self.registry.aliases(serving=serving)
         except SnapshotError as error:
             self._problems["aliases"] = str(error)
             return False
@@ -115,7 +117,29 @@ class InService:
             self.champion, self.previous = champion, previous
             self._user, self._before, self._now = NONE
             self._seen = 0
+        if changed:
+            self._until = self._learnt_until(champion)
         return changed
+
+    def _learnt_until(self, champion: Pupil | None) -> float:
+        try:
+            told = self.registry.manifest(champion.id) if champion else {}
+        except SnapshotError:
+            return np.inf
+        return float(told.get("time_until", -np.inf))
+
+    def has_learnt(self, number: int, time: float) -> bool:
+        """Tell whether the champion may have learnt what is to be foreseen.
+
+        So it is while a trainer without a state reads what the one before it had read.
+
+        Parameters
+        ----------
+        number, time
+            Of the event: how many have come with it, and when, in seconds UTC.
+        """
+        champion = self.champion
+        return champion is not None and number <= champion.events and time <= self._until
 
     def _pupil(self, name: Alias, id: str | None, held: Sequence[Pupil]) -> Pupil | None:
         for pupil in held:

@@ -35,7 +35,10 @@ ID = re.compile(r"\d{8}-[0-9a-f]{8}")
 Alias = Literal["champion", "previous", "challenger"]
 ALIASES: tuple[Alias, ...] = ("champion", "previous", "challenger")
 WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.json", "manifest.json"
-CURE = "`everlearn snapshots show ID` tells whether one is sound; promote one that is"
+LISTED = "`everlearn snapshots list` names them"
+CURE = f"put a whole copy of its folder back, or promote another snapshot: {LISTED}"
+NAME_ONE = "name who is to serve with `everlearn snapshots promote ID`, which writes it anew"
+READABLE = "let the user that runs this read it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,13 @@ class Snapshot:
 def is_missing(error: OSError) -> bool:
     """Tell whether a file is not there, or is none; any other error of a disk may pass."""
     return isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+
+
+def _plain(why: object) -> str:
+    """Say why a file is refused, and which."""
+    if isinstance(why, OSError) and why.filename:
+        return f"{Path(why.filename).name}: {why.strerror}"
+    return str(why)
 
 
 class Snapshots:
@@ -81,15 +91,37 @@ class Snapshots:
         """
         return self.aliases()[name]
 
-    def aliases(self) -> dict[str, str | None]:
-        """Return the id of every alias, all of one moment."""
+    def aliases(self, *, serving: str = "") -> dict[str, str | None]:
+        """Return the id of every alias, all of one moment.
+
+        Parameters
+        ----------
+        serving
+            Id that the reader serves: somebody was named, so a file that is not there is gone.
+
+        Raises
+        ------
+        SnapshotError
+            `aliases.json` is damaged or gone.
+        """
         path = self.root / "aliases.json"
         try:
             told = read_sealed(path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if serving:
+                gone = path if self.root.is_dir() else self.root
+                raise SnapshotError(
+                    f"{gone} is gone, {serving} serves on: put it back, or restart without it"
+                ) from error
             told = {}
+        except NotADirectoryError as error:
+            raise SnapshotError(
+                f"{self.root} is no folder, snapshots need one: name it with "
+                "EVERLEARN_SNAPSHOT_DIR or --snapshot-dir"
+            ) from error
         except (OSError, ValueError) as error:
-            raise SnapshotError(f"{path} is refused: {error}; {CURE}") from error
+            cure = READABLE if isinstance(error, OSError) else NAME_ONE
+            raise SnapshotError(f"{path} is refused: {_plain(error)}; {cure}") from error
         return {name: told.get(name) for name in ALIASES}
 
     def _sound_aliases(self) -> dict[str, str | None]:
@@ -144,7 +176,12 @@ class Snapshots:
 
     def _own(self, id: str, manifest: dict[str, Any]) -> dict[str, Any]:
         if (form := manifest.get("format")) != FORMAT:
-            raise self._refused(id, f"its format is {form!r}, this version reads {FORMAT}")
+            raise self._refused(
+                id,
+                f"its format is {form!r}, this version reads {FORMAT}",
+                f"use everlearn {manifest.get('version')}, which wrote it, or promote another "
+                f"snapshot: {LISTED}",
+            )
         if (own := manifest.get("id")) != id:
             raise self._refused(id, f"its manifest is that of {own!r}")
         return {**manifest, "state": self._state(id, manifest)}
@@ -190,7 +227,7 @@ class Snapshots:
 
     def _folder(self, id: str) -> Path:
         if not ID.fullmatch(id):
-            raise SnapshotError(f"{id!r} is no snapshot: ids look like 00000007-1a2b3c4d; {CURE}")
+            raise SnapshotError(f"{id!r} is no snapshot: ids look like 00000007-1a2b3c4d, {LISTED}")
         return self.root / "snapshots" / id
 
     def _verified(self, id: str, name: str, manifest: Mapping[str, Any]) -> bytes:
@@ -204,11 +241,13 @@ class Snapshots:
             raise self._refused(id, f"{damage}: the file is damaged")
         return data
 
-    def _refused(self, id: str, why: object) -> SnapshotError:
+    def _refused(self, id: str, why: object, cure: str = CURE) -> SnapshotError:
         if id not in self.ids():
             there = ", ".join(self.ids()[-5:]) or "none"
             return SnapshotError(f"no snapshot {id} in {self.root}; there are {there}")
-        return SnapshotError(f"snapshot {id} is refused: {why}; {CURE}")
+        if isinstance(why, OSError) and not is_missing(why):
+            cure = READABLE if isinstance(why, PermissionError) else "see to the disk that holds it"
+        return SnapshotError(f"snapshot {id} is refused: {_plain(why)}; {cure}")
 
     def _state(self, id: str, manifest: Mapping[str, Any]) -> str:
         aliases = self._sound_aliases()

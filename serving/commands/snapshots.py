@@ -31,6 +31,9 @@ Id = Annotated[str, typer.Argument(help="Id of a snapshot, or champion, previous
 def list_(file: SettingsFile = None, folder: Folder = None, as_json: AsJson = False) -> None:
     """List the snapshots, oldest first: parent, state, events, old and new figures.
 
+    Where `aliases.json` is damaged, nobody can tell who serves: the list says so,
+    and the exit code is 1.
+
     \b
     Examples:
       everlearn snapshots list
@@ -41,13 +44,21 @@ def list_(file: SettingsFile = None, folder: Folder = None, as_json: AsJson = Fa
     if as_json:
         _print_json({**registry.aliases(), "snapshots": listed})
         return
-    if not listed:
-        typer.echo(f"{registry.root} holds no snapshot: `everlearn train` writes the first")
-        return
-    from serving.commands.tables import print_table
+    champion, problem = _champion(registry)
+    if listed:
+        from serving.commands.tables import print_table
 
-    titles = ("snapshot", "state", "parent", "events", "hr@20", "of the champion", "why")
-    print_table(titles, [_row(told) for told in listed], whole=("snapshot",))
+        titles = ("snapshot", "state", "parent", "events", "hr@20", "of the champion", "why")
+        states = [_state(told, champion, problem) for told in listed]
+        rows = [_row(*each) for each in zip(listed, states, strict=True)]
+        print_table(titles, rows, whole=("snapshot",))
+    elif registry.root.is_dir():
+        typer.echo(f"{registry.root} holds no snapshot: `everlearn train` writes the first")
+    elif not problem:
+        typer.echo(f"there is no folder {registry.root} yet: `everlearn train` makes it")
+    if problem:
+        typer.echo(f"everlearn: {problem}", err=True)
+        raise typer.Exit(1)
 
 
 @snapshots.command()
@@ -119,8 +130,12 @@ def _open(
     file: Path | None, folder: Path | None, broker: str | None = None
 ) -> tuple[Settings, Registry]:
     from learners.deep.registry import Registry
+    from learners.errors import SnapshotError
     from streams.settings import load_settings
 
+    if folder is not None and not folder.is_dir():
+        what = f"{folder} is a file" if folder.exists() else f"there is no folder {folder}"
+        raise SnapshotError(f"{what}: name the folder of the snapshots with --snapshot-dir")
     settings = load_settings(file, snapshot_dir=folder, broker=broker)
     return settings, Registry(settings.snapshot_dir, settings.trainer.keep)
 
@@ -155,11 +170,30 @@ def _tell(settings: Settings, registry: Registry, what: str, id: str, as_json: b
         typer.echo(f"not announced, nodes look for themselves: {problem}", err=True)
 
 
-def _row(told: dict[str, Any]) -> tuple[str, ...]:
+def _champion(registry: Registry) -> tuple[str | None, str]:
+    """Return the champion's id, and why nobody can tell it."""
+    from learners.errors import SnapshotError
+
+    try:
+        return registry.alias("champion"), ""
+    except SnapshotError as error:
+        return None, str(error)
+
+
+def _state(told: dict[str, Any], champion: str | None, problem: str) -> str:
+    """Return a snapshot's state; who serves is shown as the champion, damaged or not."""
+    state = str(told["state"])
+    if problem and state == "retired":
+        return "unknown"
+    named = champion == told["id"] and state != "champion"
+    return f"champion, {state}" if named else state
+
+
+def _row(told: dict[str, Any], state: str) -> tuple[str, ...]:
     gate = told.get("gate", {})
     return (
         told["id"],
-        told["state"],
+        state,
         told.get("parent") or "-",
         f"{told['events']:,}" if "events" in told else "-",
         _percent(gate.get("challenger_hr@20")),

@@ -37,6 +37,8 @@ def train(
       everlearn train --broker kafka:9092 --snapshot-dir /var/lib/everlearn/snapshots
       EVERLEARN_TRAINER__EVERY_EVENTS=10000 EVERLEARN_TRAINER__PORT=8090 everlearn train
     """
+    import gc
+
     from streams.settings import load_settings
 
     given = {"broker": broker, "state_dir": state_dir, "snapshot_dir": snapshot_dir}
@@ -47,7 +49,9 @@ def train(
 
     metrics = TrainerMetrics()
     with metrics.served(settings.host, settings.trainer.port), Shown(metrics).open() as shown:
-        raise typer.Exit(run_trainer(settings, shown))
+        code = run_trainer(settings, shown)
+    gc.freeze()  # the process ends: to look through what torch has loaded would take seconds
+    raise typer.Exit(code)
 
 
 def register(app: typer.Typer) -> None:
