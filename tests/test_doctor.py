@@ -143,7 +143,7 @@ def test_the_champion_is_told_or_what_is_wrong_with_it(tmp_path: Path) -> None:
     damage(registry, champion)
     assert found().status == "fail"
     assert f"snapshot {champion} is refused" in found().value
-    assert "everlearn snapshots show ID" in found().cure
+    assert "everlearn snapshots list" in found().cure
     (tmp_path / "file").touch()
     registry = Registry(tmp_path / "file")
     assert found().status == "fail"
