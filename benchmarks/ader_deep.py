@@ -153,8 +153,7 @@ class _Learner:
             weight = training.distillation or DISTILLATION
             training = replace(training, distillation=weight)
         items = self.stream.known_before(end)
-        self.model.take_own()
-        table = self.model.table.cpu().numpy()
+        table = self.model.trained.cpu().numpy()
         self.model.grow(first_rows(table, new, items, training.seed, self.config.table_std))
         rehearsed = None if self.method == "deep_finetune" else self.buffer
         told = self._progress(cycle)

@@ -23,6 +23,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from learners.deep.served.source import ITEMS
+
 if TYPE_CHECKING:
     from learners.engine import Engine
     from serving.live import Live
@@ -150,7 +152,7 @@ class Metrics(Collector):
             yield _gauge("checkpoint_age_seconds", "Age of the newest checkpoint", age)
         problem = bool(health.get("snapshot_problem"))
         yield _gauge("snapshot_problem", "1 while the champion cannot be served", float(problem))
-        items = self.engine.memory.deep.arrays.book[0]
+        items = self.engine.memory.deep.arrays.book[ITEMS]
         yield _gauge("snapshot_items", "Items of the snapshot that serves, 0 without one", items)
 
     def _histograms(self) -> Iterator[Metric]:

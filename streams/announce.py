@@ -53,22 +53,18 @@ def announcement(
     )
 
 
-class _Told(msgspec.Struct):
-    what: str
-    snapshot: str | None = None
-
-
 def told_in(message: Any) -> dict[str, str | None]:
     """Return what matters of a message for the log; `problem` if it is no announcement.
 
-    >>> told_in(b'{"what": "promoted", "snapshot": "00000007-1a2b3c4d", "time": 1.0}')
-    {'what': 'promoted', 'snapshot': '00000007-1a2b3c4d'}
+    >>> none = dict(parent=None, champion=None, previous=None, why="", figures={}, time=1.0)
+    >>> told_in(msgspec.json.encode({"what": "discarded", "snapshot": "00000007-1a2b3c4d", **none}))
+    {'what': 'discarded', 'snapshot': '00000007-1a2b3c4d'}
     >>> told_in(b"oops")["what"]
     'unknown'
     """
     try:
-        raw = isinstance(message, bytes | str)
-        told = msgspec.json.decode(message, type=_Told) if raw else msgspec.convert(message, _Told)
+        plain = msgspec.json.decode(message) if isinstance(message, bytes | str) else message
+        told = msgspec.convert(plain, Announcement)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return {"what": "unknown", "problem": f"the message is no announcement: {error}"}
     return {"what": told.what[:LONGEST], "snapshot": told.snapshot and told.snapshot[:LONGEST]}

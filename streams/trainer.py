@@ -204,7 +204,7 @@ class Trainer:
     def _learn_now(self, decoded: Decoded) -> None:
         self._look()
         self._tell(self.lifelong.learn(decoded.batch))
-        if erasures := decoded.batch.kind.tolist().count(ERASURE):
+        if erasures := int((decoded.batch.kind == ERASURE).sum()):
             log.info("users forgotten", erasures=erasures)
 
     def _look(self) -> None:

@@ -13,6 +13,7 @@ from streams.apache import ApacheKafka, fetch_jars, is_available
 from streams.broker import EmbeddedBroker
 from streams.broker import free_port as find_free_port
 from tests.api_nodes import Node, nodes
+from tests.forked_trainer import ForkedTrainer
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +28,15 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
     """A fresh, empty embedded broker; its `address` is host:port."""
     with EmbeddedBroker() as broker:
         yield broker
+
+
+@pytest.fixture
+def trainer(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Iterator[ForkedTrainer]:
+    """A trainer on an embedded broker, ended with the test."""
+    made = ForkedTrainer(tmp_path, broker=embedded_broker.address)
+    yield made
+    if made.process is not None and made.process.is_alive():
+        made.kill()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +54,6 @@ def announced(broker: str, topic: str, wanted: str) -> list[Announcement]:
 @pytest.fixture
 def traffic(embedded_broker: EmbeddedBroker) -> Traffic:
     return Traffic(embedded_broker.address)
-
-
-@pytest.fixture
-def trainer(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Iterator[ForkedTrainer]:
-    """A trainer on an embedded broker, ended with the test."""
-    made = ForkedTrainer(tmp_path, broker=embedded_broker.address)
-    yield made
-    if made.process is not None and made.process.is_alive():
-        made.kill()
 
 
 def test_a_challenger_is_born_judged_promoted_and_announced(

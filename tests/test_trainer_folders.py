@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from learners.deep.registry import Registry
-from streams.broker import EmbeddedBroker
 from tests.forked_trainer import ForkedTrainer
 from tests.test_registry import promoted
-
-
-@pytest.fixture
-def trainer(embedded_broker: EmbeddedBroker, tmp_path: Path) -> Iterator[ForkedTrainer]:
-    """A trainer on an embedded broker, ended with the test."""
-    made = ForkedTrainer(tmp_path, broker=embedded_broker.address)
-    yield made
-    if made.process is not None and made.process.is_alive():
-        made.kill()
 
 
 def test_two_trainers_do_not_share_snapshots(trainer: ForkedTrainer, tmp_path: Path) -> None:

@@ -151,8 +151,7 @@ def hold(lesson: Lesson, progress: Progress = lambda done, of: None) -> Trained:
         champion = cast(SequenceModel, copy.deepcopy(parent.encoder))
         champion.keep(lesson.kept)
         model = copy.deepcopy(champion)
-        model.take_own()
-        table, known = model.table.numpy(), len(lesson.kept)
+        table, known = model.trained.numpy(), len(lesson.kept)
         near = alike(lesson.token[known:], lesson.token[:known])
         std = lesson.model.table_std
         model.grow(first_rows(table, new, len(lesson.items), seed, std, near))

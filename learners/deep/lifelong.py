@@ -147,8 +147,8 @@ class Lifelong:
         books.events += 1
         books.clock = max(books.clock, act.time)
         memory.items.last_seen[act.row] = books.events
-        asks = act.ask and not self.service.has_learnt(books.events, act.time)
-        asks = asks and bool(self.champion or self.season)
+        asks = act.ask and bool(self.champion or self.season)
+        asks = asks and not self.service.has_learnt(books.events, act.time)
         if asks and (before := memory.trails.question(user, act.time, act.session)):
             memory.asked.append((user, act.row, books.events, before))
             if memory.holds_out(user):

@@ -1,9 +1,9 @@
 """Rows of items drawn towards the rows of their neighbours, those that are clicked beside them.
 
-An item that was clicked a few times has learnt little of its own; what it was met with has learnt
-more. A trained row takes in a share of its neighbours' mean direction: one step of propagation as
-in LightGCN (He et al. 2020, section 3.1), over the graph that sessions make of items (SR-GNN: Wu et
-al. 2019, section 3.2), both ways, each neighbour weighed by how often they were met.
+What an item was met with tells of it what its own row has not learnt, however often it was clicked
+(`docs/log.md`). A trained row takes in a share of its neighbours' mean direction: one step of
+propagation as in LightGCN (He et al. 2020, section 3.1), over the graph that sessions make of items
+(SR-GNN: Wu et al. 2019, section 3.2), both ways, each neighbour weighed by how often they were met.
 """
 
 from __future__ import annotations
